@@ -1,0 +1,130 @@
+"""Where the user keeps things: data sets, workspace, results.
+
+Looked up in this order: the environment variable ``SRFT_<KEY>`` (``SRFT_DEPTHTRACK_DIR``), the
+user's pytracking checkout (``ltr/admin/local.py``, when SRFT runs inside one), and the file that
+``srft env set KEY PATH`` writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from srft_plugin.errors import UserError
+
+DATASETS = (
+    "depthtrack",
+    "cdtb",
+    "vot_rgbd2022",
+    "lasher",
+    "rgbt234",
+    "gtot",
+    "visevent",
+    "coesot",
+    "fe108",
+    "lasot",
+    "got10k",
+    "trackingnet",
+    "coco",
+    "otb",
+    "uav123",
+    "tnl2k",
+)
+KEYS = ("workspace_dir", "results_dir", *(f"{name}_dir" for name in DATASETS))
+
+
+def settings_file() -> Path:
+    """The file that ``srft env set`` writes: ``$SRFT_HOME/env.json``, else ``~/.config/srft``."""
+    home = os.environ.get("SRFT_HOME") or Path.home() / ".config" / "srft"
+    return Path(home) / "env.json"
+
+
+def read_settings() -> dict[str, str]:
+    """What the settings file holds; empty when there is none.
+
+    Raises:
+        UserError: the file is not a JSON object.
+    """
+    file = settings_file()
+    if not file.exists():
+        return {}
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}: not valid JSON ({error}); repair or delete it") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{file}: expected a JSON object of paths, found {type(settings).__name__}")
+    return settings
+
+
+def set_path(key: str, path: str | Path) -> Path:
+    """Stores one path, absolute, and returns the settings file.
+
+    Raises:
+        UserError: ``key`` is not one of ``KEYS``.
+    """
+    if key not in KEYS:
+        raise UserError(f"unknown setting {key!r}; known are {', '.join(KEYS)}")
+    file = settings_file()
+    settings = read_settings() | {key: str(Path(path).expanduser().resolve())}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(file)
+    return file
+
+
+def _from_pytracking(key: str) -> str | None:
+    """The value in the host's ``ltr/admin/local.py``, when we run inside a pytracking checkout."""
+    local = sys.modules.get("ltr.admin.local")
+    if local is None:
+        return None
+    return getattr(local.EnvironmentSettings(), key, None) or None
+
+
+def _lookup(key: str) -> str | None:
+    return (
+        os.environ.get(f"SRFT_{key.upper()}") or _from_pytracking(key) or read_settings().get(key)
+    )
+
+
+class Environment:
+    """The paths of this user; every property looks the setting up when it is read."""
+
+    @property
+    def workspace_dir(self) -> Path:
+        """Folder for checkpoints and logs; ``./runs`` unless set."""
+        return Path(_lookup("workspace_dir") or "runs").expanduser().resolve()
+
+    @property
+    def results_dir(self) -> Path:
+        """Folder for tracking results; ``<workspace>/results`` unless set."""
+        return Path(_lookup("results_dir") or self.workspace_dir / "results").expanduser().resolve()
+
+    def get(self, dataset: str) -> Path:
+        """Root folder of a data set.
+
+        Raises:
+            UserError: the path is not set, or the folder is not there.
+        """
+        key = f"{dataset}_dir"
+        value = _lookup(key)
+        if value is None:
+            raise UserError(
+                f"the path of data set {dataset!r} is not set; run `srft env set {key} PATH` "
+                f"or set the environment variable SRFT_{key.upper()}"
+            )
+        path = Path(value).expanduser()
+        if not path.is_dir():
+            raise UserError(
+                f"data set {dataset!r}: {path} is not a folder; correct it with "
+                f"`srft env set {key} PATH`"
+            )
+        return path
+
+
+def environment() -> Environment:
+    """The paths of this user."""
+    return Environment()
