@@ -1,0 +1,109 @@
+"""Square crops around a box, and the way of a box into the crop and back.
+
+The crop of a box (x, y, w, h) with a factor f is the square of side ceil(f * sqrt(w * h)) around the
+centre of the box, resized to S x S; what lies outside the image is black. It is the crop of
+OSTrack and its descendants to the pixel, so that their checkpoints see what they were trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike
+
+from srft_plugin.errors import UserError
+
+
+class Window(NamedTuple):
+    """A square of the frame in whole pixels; it may reach beyond the image."""
+
+    left: int
+    top: int
+    side: int
+
+
+def crop_window(box: ArrayLike, factor: float) -> Window:
+    """The square that is cut around ``box`` (x, y, w, h in pixels).
+
+    Raises:
+        UserError: the box has no finite positive area.
+    """
+    x, y, w, h = (float(value) for value in box)
+    if not (all(map(math.isfinite, (x, y, w, h))) and w > 0 and h > 0):
+        raise UserError(f"no crop around box {[x, y, w, h]}: expected x, y, w, h with w, h > 0")
+    side = math.ceil(math.sqrt(w * h) * factor)
+    return Window(round(x + 0.5 * w - side * 0.5), round(y + 0.5 * h - side * 0.5), side)
+
+
+def cut(image: np.ndarray, window: Window, size: int) -> np.ndarray:
+    """The window of ``image`` (H, W, C), black outside, resized to (size, size, C).
+
+    A window that crosses the right or lower border also loses the last column or row of the image:
+    the rule of the public code, kept because published weights were trained with it.
+    """
+    height, width = image.shape[:2]
+    left, top, side = window
+    right, bottom = left + side, top + side
+    x0, x1 = max(left, 0), right if right < width else width - 1
+    y0, y1 = max(top, 0), bottom if bottom < height else height - 1
+    inside = image[y0 : max(y1, y0), x0 : max(x1, x0)]
+    if inside.shape[:2] != (side, side):
+        padded = np.zeros((side, side, *image.shape[2:]), image.dtype)
+        if inside.size:
+            padded[y0 - top : y1 - top, x0 - left : x1 - left] = inside
+        inside = padded
+    if side == size:
+        return inside.copy()
+    return cv2.resize(inside, (size, size))  # bilinear
+
+
+def sample_target(
+    image: np.ndarray, box: ArrayLike, factor: float, size: int
+) -> tuple[np.ndarray, float]:
+    """Cuts the template or search region around a box.
+
+    Args:
+        image: (H, W, C) uint8.
+        box: x, y, w, h in pixels of the image.
+        factor: side of the region in units of sqrt(w * h).
+        size: side S of the result in pixels.
+
+    Returns:
+        The crop, (S, S, C) uint8, and the resize factor: crop pixels per frame pixel.
+
+    Raises:
+        UserError: the box has no finite positive area.
+    """
+    window = crop_window(box, factor)
+    return cut(image, window, size), size / window.side
+
+
+def box_to_crop(
+    box: ArrayLike, reference: ArrayLike, resize_factor: float, size: int
+) -> np.ndarray:
+    """A box of the frame (xywh) as (cx, cy, w, h) in pixels of the crop made around ``reference``.
+
+    ``resize_factor`` and ``size`` are those of ``sample_target``. Exact, the rounding of the window
+    to whole pixels included; ``box_to_frame`` is its inverse.
+    """
+    x, y, w, h = np.asarray(box, np.float64)
+    left, top = _origin(reference, resize_factor, size)
+    return np.array([x + w / 2 - left, y + h / 2 - top, w, h]) * resize_factor
+
+
+def box_to_frame(
+    box: ArrayLike, reference: ArrayLike, resize_factor: float, size: int
+) -> np.ndarray:
+    """A box (cx, cy, w, h) in pixels of the crop made around ``reference`` as xywh of the frame."""
+    cx, cy, w, h = np.asarray(box, np.float64) / resize_factor
+    left, top = _origin(reference, resize_factor, size)
+    return np.array([left + cx - w / 2, top + cy - h / 2, w, h])
+
+
+def _origin(reference: ArrayLike, resize_factor: float, size: int) -> tuple[int, int]:
+    x, y, w, h = (float(value) for value in reference)
+    side = round(size / resize_factor)
+    return round(x + 0.5 * w - side * 0.5), round(y + 0.5 * h - side * 0.5)
