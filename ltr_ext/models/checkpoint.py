@@ -1,0 +1,210 @@
+"""Reading and writing weights: our safetensors files and the official files of other trackers."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+
+from srft_plugin.errors import UserError
+
+from .network import TrackingNetwork
+from .registry import build_network, network_names
+
+FORMAT = "srft-network-1"
+# Modules whose settings and statistics the official files carry beside the weights. Objects of
+# these come back as empty stand-ins; a file that names anything else is refused.
+SETTINGS_MODULES = ("lib.", "ltr.", "pytracking.", "easydict.", "argparse.", "numpy.")
+SHOWN = 5  # names of parameters in an error
+
+
+class _Ignored:
+    """Stands for a pickled object that is not a weight: takes whatever it is given, keeps none."""
+
+    def __new__(cls, *args: Any) -> _Ignored:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+
+def save_network(network: TrackingNetwork, path: str | Path, **metadata: Any) -> None:
+    """Writes weights as safetensors, with the network's name and ``metadata`` (JSON values)."""
+    record = {**network.metadata, **metadata, "network": network.spec.name}
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(state, path, {"format": FORMAT, "srft": json.dumps(record)})
+
+
+def load_network(
+    path: str | Path,
+    name: str | None = None,
+    *,
+    partial: bool = False,
+    resize_positions: bool = False,
+) -> TrackingNetwork:
+    """The network of a checkpoint, in eval mode, with the file's ``.metadata``.
+
+    Args:
+        path: a file of ``save_network``, or an official checkpoint (.pth, .pth.tar, .pt).
+        name: network to build; by default the one that the file names or that its keys fit.
+            Networks with and without candidate elimination have the same keys: say which.
+        partial, resize_positions: see ``load_weights``.
+
+    Raises:
+        UserError: no such file, not a checkpoint, or weights of another network.
+    """
+    state, metadata = read_checkpoint(path)
+    name = name or metadata.get("network") or guess_network(state)
+    if name is None:
+        raise UserError(
+            f"{path}: its {len(state)} tensors fit none of the known networks "
+            f"({', '.join(network_names())}); name the network it is meant for"
+        )
+    network = build_network(name)
+    load_weights(network, state, path, partial=partial, resize_positions=resize_positions)
+    network.metadata = metadata
+    return network.eval()
+
+
+def load_weights(
+    network: TrackingNetwork,
+    state: dict[str, Tensor],
+    source: str | Path,
+    *,
+    partial: bool = False,
+    resize_positions: bool = False,
+) -> None:
+    """Puts the tensors of a file into ``network``.
+
+    Args:
+        state: names as the network has them, or as the official checkpoint has them.
+        source: file that errors name.
+        partial: accept missing and extra names; a tensor of another shape is still an error.
+        resize_positions: interpolate position embeddings (bicubic) to the network's grid.
+
+    Raises:
+        UserError: names are missing or extra, or shapes differ.
+    """
+    wanted = network.state_dict()
+    state = translate(state, type(network))
+    if resize_positions:
+        for key, value in state.items():
+            if "pos_embed" in key and key in wanted and value.shape[1] != wanted[key].shape[1]:
+                state[key] = _resized(value, wanted[key].shape[1])
+    missing = [] if partial else [key for key in wanted if key not in state]
+    extra = [] if partial else [key for key in state if key not in wanted]
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    if missing or extra or shapes:
+        parts = (("missing", missing), ("extra", extra), ("of another shape", shapes))
+        found = "; ".join(_listed(what, names) for what, names in parts if names)
+        guess = guess_network(state)
+        hint = f" The file seems to hold {guess}." if guess else ""
+        raise UserError(f"{source} does not fit {network.spec.name}: {found}.{hint}")
+    network.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=not partial)
+
+
+def translate(state: dict[str, Tensor], kind: type[TrackingNetwork]) -> dict[str, Tensor]:
+    """``state`` with official names made ours, without what the network does not use."""
+    renamed = {}
+    for key, value in state.items():
+        if key in kind.official_unused:
+            continue
+        for theirs, ours in kind.official_names:
+            key = key.replace(theirs, ours)
+        renamed[key] = value
+    return renamed
+
+
+def guess_network(state: dict[str, Tensor]) -> str | None:
+    """Name of the first network whose parameters have exactly these names and shapes."""
+    for name in network_names():
+        with torch.device("meta"):
+            network = build_network(name)
+        theirs = translate(state, type(network))
+        wanted = network.state_dict()
+        if theirs.keys() == wanted.keys() and all(
+            theirs[key].shape == value.shape for key, value in wanted.items()
+        ):
+            return name
+    return None
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by name, and metadata (empty for files that are not ours); executes nothing.
+
+    Raises:
+        UserError: no such file, unreadable, or it asks to run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _read_pickled(path), {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return state, json.loads((file.metadata() or {}).get("srft", "{}"))
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a complete safetensors file: {error}") from error
+
+
+def _read_pickled(path: Path) -> dict[str, Tensor]:
+    """Weights of a torch.save file, by torch's unpickler that knows tensors and nothing else."""
+    try:
+        names = (
+            torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            if zipfile.is_zipfile(path)
+            else []
+        )
+        foreign = [name for name in names if not name.startswith(SETTINGS_MODULES)]
+        if foreign:
+            raise UserError(
+                f"{path} asks to run {', '.join(foreign)} on loading; a checkpoint of weights "
+                "does not need that. It was not loaded; get the file from its authors"
+            )
+        with torch.serialization.safe_globals([(_Ignored, name) for name in names]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
+    if isinstance(content, dict):
+        for key in ("net", "model", "state_dict"):
+            content = content[key] if isinstance(content.get(key), dict) else content
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path} holds a {type(content).__name__}; expected named tensors")
+    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _resized(positions: Tensor, tokens: int) -> Tensor:
+    """(1, N, C) on a square grid, interpolated to (1, tokens, C)."""
+    old, new = round(positions.shape[1] ** 0.5), round(tokens**0.5)
+    grid = positions.transpose(1, 2).unflatten(2, (old, old))
+    grid = functional.interpolate(grid, (new, new), mode="bicubic", align_corners=False)
+    return grid.flatten(2).transpose(1, 2)
+
+
+def _listed(what: str, names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{len(names)} {what} ({', '.join(names[:SHOWN])}{more})"

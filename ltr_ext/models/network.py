@@ -1,0 +1,155 @@
+"""What all trackers share: their geometry, the checks on their input, and what may be frozen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from srft_plugin.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """Geometry of a tracker.
+
+    Attributes:
+        name: name in the registry.
+        template_size, search_size: sides of the two crops in pixels.
+        template_factor, search_factor: side of each crop over sqrt(width * height) of the target.
+        stride: pixels per cell of the score map.
+        in_channels: 3 (RGB) or 6 (RGB, then the auxiliary modality).
+    """
+
+    name: str
+    template_size: int
+    search_size: int
+    template_factor: float = 2.0
+    search_factor: float = 4.0
+    stride: int = 16
+    in_channels: int = 3
+
+    def __post_init__(self) -> None:
+        for field in ("template_size", "search_size"):
+            size = getattr(self, field)
+            if size <= 0 or size % self.stride:
+                raise UserError(
+                    f"{self.name}: {field} {size} is not a positive multiple of the stride "
+                    f"{self.stride}; the nearest that is: "
+                    f"{max(1, round(size / self.stride)) * self.stride}"
+                )
+
+    @property
+    def template_grid(self) -> int:
+        """Cells along a side of the template."""
+        return self.template_size // self.stride
+
+    @property
+    def grid(self) -> int:
+        """Cells along a side of the search region, and of the maps."""
+        return self.search_size // self.stride
+
+
+class TrackingNetwork(nn.Module):
+    """A template and a search region in, score, size and offset maps and a box out.
+
+    Subclasses set ``backbone``, called as ``backbone(template, search)`` and answering
+    (B, tokens, C) with the search region's tokens last, and ``box_head``.
+
+    Attributes:
+        spec: geometry.
+        metadata: what the checkpoint said of these weights; empty for a new network.
+        official_names: parts of parameter names where the public checkpoint differs from ours,
+            as (theirs, ours).
+        official_unused: names that the public checkpoint holds and nothing reads.
+    """
+
+    official_names: tuple[tuple[str, str], ...] = ()
+    official_unused: tuple[str, ...] = ()
+    backbone: nn.Module
+    box_head: nn.Module
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.metadata: dict = {}
+        self._head_frozen = False
+
+    def forward(self, template: Tensor, search: Tensor) -> dict[str, Tensor]:
+        """Locates the template's target in the search region.
+
+        Args:
+            template: (B, C, Hz, Wz) normalised images.
+            search: (B, C, Hs, Ws) normalised images.
+
+        Returns:
+            ``score_map`` (B, 1, H, W) in (0, 1); ``size_map`` (B, 2, H, W), width and height over
+            the side of the search region; ``offset_map`` (B, 2, H, W) in cells; ``pred_boxes``
+            (B, 4), cxcywh in [0, 1] of the search region, at the highest score.
+
+        Raises:
+            UserError: the images are not what ``spec`` says.
+        """
+        self.check_images("template", template, self.spec.template_size)
+        self.check_images("search", search, self.spec.search_size)
+        return self.box_head(self.search_features(self.backbone(template, search)))
+
+    def search_features(self, tokens: Tensor) -> Tensor:
+        """(B, tokens, C), the search region last, to (B, C, H, W)."""
+        side = self.spec.grid
+        return tokens[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
+
+    def check_images(self, what: str, images: Tensor, size: int) -> None:
+        """Raises UserError unless ``images`` is a float (B, in_channels, size, size) tensor."""
+        expected = f"(B, {self.spec.in_channels}, {size}, {size})"
+        if not isinstance(images, Tensor):
+            raise UserError(
+                f"{self.spec.name}: {what} is a {type(images).__name__}; expected one tensor "
+                f"{expected}"
+            )
+        if images.ndim != 4 or images.shape[1:] != (self.spec.in_channels, size, size):
+            raise UserError(
+                f"{self.spec.name}: {what} has shape {tuple(images.shape)}; expected {expected}"
+            )
+        if not images.is_floating_point():
+            raise UserError(f"{self.spec.name}: {what} is {images.dtype}; normalise it first")
+
+    def position_parameters(self) -> list[nn.Parameter]:
+        """Position embeddings: fixed while the network is tuned (section III-A)."""
+        return [value for name, value in self.named_parameters() if "pos_embed" in name]
+
+    def freeze(self, head: bool = True) -> None:
+        """Fixes what tuning leaves alone: position embeddings and the box head (section III-A).
+
+        Args:
+            head: False trains the head too, the "complete" fine-tuning of Table VII.
+        """
+        for parameter in self.position_parameters():
+            parameter.requires_grad_(False)
+        self.box_head.requires_grad_(not head)
+        self._head_frozen = head
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> TrackingNetwork:
+        """A frozen head keeps its batch statistics, so it stays in eval mode."""
+        super().train(mode)
+        if self._head_frozen:
+            self.box_head.eval()
+        return self
+
+
+def sincos_positions(side: int, dim: int) -> Tensor:
+    """(1, side * side, dim) sines and cosines of the position from the centre of the grid.
+
+    Half of the channels encode the row, half the column, with the wavelengths of MAE. Template and
+    search region have the same scale of pixels, and the target of both is near the centre, so the
+    centre is the origin that makes the two encodings comparable.
+    """
+    steps = torch.arange(side) - (side - 1) / 2
+    rates = torch.exp(torch.arange(dim // 4) * (-math.log(10000.0) * 4 / dim))
+    angles = steps[:, None] * rates
+    line = torch.cat((angles.sin(), angles.cos()), 1)
+    rows = line[:, None].expand(side, side, -1)
+    return torch.cat((rows, rows.transpose(0, 1)), 2).reshape(1, side * side, dim)

@@ -1,0 +1,110 @@
+"""OSTrack, DropTrack and the small default tracker: one ViT over template and search tokens.
+
+OSTrack: Ye et al., "Joint Feature Learning and Relation Modeling for Tracking", ECCV 2022.
+DropTrack (DropMAE, CVPR 2023) is OSTrack with a learned embedding for template and for search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .head import CenterHead
+from .network import NetworkSpec, TrackingNetwork, sincos_positions
+from .vit import Block, Candidates, PatchEmbed, initialise, layer_norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTSpec(NetworkSpec):
+    """Sizes of a ViT tracker.
+
+    Attributes:
+        dim, depth, heads: of the ViT; the default is ViT-B.
+        head_channels: first width of the CENTER head.
+        eliminate_at: blocks (zero-based) with candidate elimination; empty for none.
+        temporal: DropTrack's embeddings of the two roles.
+        drop_path: stochastic depth in training, rising linearly over the blocks.
+    """
+
+    dim: int = 768
+    depth: int = 12
+    heads: int = 12
+    head_channels: int = 256
+    eliminate_at: tuple[int, ...] = ()
+    temporal: bool = False
+    drop_path: float = 0.1
+
+    def drop_paths(self) -> list[float]:
+        """Rate of each block."""
+        return torch.linspace(0, self.drop_path, self.depth, device="cpu").tolist()
+
+    def blocks(self) -> nn.ModuleList:
+        """The stack of blocks of one branch."""
+        return nn.ModuleList(Block(self.dim, self.heads, rate) for rate in self.drop_paths())
+
+
+class Positions(nn.Module):
+    """Position embeddings of template and search region, and DropTrack's temporal ones.
+
+    A base class of backbones, so that their parameters keep the names of the public checkpoints.
+    """
+
+    def __init__(self, spec: ViTSpec) -> None:
+        super().__init__()
+        self.pos_embed_z = nn.Parameter(sincos_positions(spec.template_grid, spec.dim))
+        self.pos_embed_x = nn.Parameter(sincos_positions(spec.grid, spec.dim))
+        self.temporal_pos_embed_z = self.temporal_pos_embed_x = None
+        if spec.temporal:
+            self.temporal_pos_embed_z = nn.Parameter(torch.zeros(1, 1, spec.dim))
+            self.temporal_pos_embed_x = nn.Parameter(torch.zeros(1, 1, spec.dim))
+
+    def pack(self, template: Tensor, search: Tensor) -> Tensor:
+        """(B, Nz, C) and (B, Nx, C) patch tokens to (B, Nz + Nx, C) with positions."""
+        template, search = template + self.pos_embed_z, search + self.pos_embed_x
+        if self.temporal_pos_embed_z is not None:
+            template = template + self.temporal_pos_embed_z
+            search = search + self.temporal_pos_embed_x
+        return torch.cat((template, search), 1)
+
+
+class OSTrackBackbone(Positions):
+    """ViT over the concatenated tokens, with candidate elimination where the spec asks for it.
+
+    Attributes:
+        keep: share of search tokens kept at each elimination; training lowers it from 1
+            (``vit.keep_ratio``).
+    """
+
+    def __init__(self, spec: ViTSpec) -> None:
+        super().__init__(spec)
+        self.spec = spec
+        self.keep = 0.7
+        self.patch_embed = PatchEmbed(spec.stride, 3, spec.dim)
+        self.blocks = spec.blocks()
+        self.norm = layer_norm(spec.dim)
+        self.apply(initialise)
+
+    def forward(self, template: Tensor, search: Tensor) -> Tensor:
+        """(B, 3, Hz, Wz) and (B, 3, Hs, Ws) to (B, Nz + Nx, dim)."""
+        tokens = self.pack(self.patch_embed(template), self.patch_embed(search))
+        candidates = Candidates(self.spec.template_grid, self.spec.grid**2)
+        for index, block in enumerate(self.blocks):
+            if index in self.spec.eliminate_at:
+                tokens = candidates.run(block, tokens, self.keep)
+            else:
+                tokens = block(tokens)
+        return candidates.restore(self.norm(tokens))
+
+
+class OSTrack(TrackingNetwork):
+    """OSTrack and its relatives; the spec tells them apart."""
+
+    official_unused = ("backbone.cls_token", "backbone.pos_embed")
+    spec: ViTSpec
+
+    def __init__(self, spec: ViTSpec) -> None:
+        super().__init__(spec)
+        self.backbone = OSTrackBackbone(spec)
+        self.box_head = CenterHead(spec.dim, spec.head_channels)

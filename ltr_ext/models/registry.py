@@ -1,0 +1,79 @@
+"""Names of networks, and the one way to build them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import replace
+
+from srft_plugin.errors import UserError
+
+from .network import NetworkSpec, TrackingNetwork
+from .ostrack import OSTrack, ViTSpec
+from .two_branch import TwoBranch, TwoBranchSpec
+
+ELIMINATION = (3, 6, 9)  # blocks with candidate elimination in all public ViT-B trackers
+
+_TINY = ViTSpec(
+    name="ostrack_tiny",
+    template_size=64,
+    search_size=128,
+    dim=192,
+    depth=8,
+    heads=3,
+    head_channels=64,
+    drop_path=0.0,
+)
+_OSTRACK256 = ViTSpec(name="ostrack256", template_size=128, search_size=256)
+_OSTRACK384 = ViTSpec(name="ostrack384", template_size=192, search_size=384, search_factor=5.0)
+_DROPTRACK384 = replace(
+    _OSTRACK384, name="droptrack384", temporal=True, eliminate_at=ELIMINATION
+)
+
+_NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
+    (
+        OSTrack,
+        (
+            _TINY,
+            _OSTRACK256,
+            replace(_OSTRACK256, name="ostrack256_ce", eliminate_at=ELIMINATION),
+            _OSTRACK384,
+            replace(_OSTRACK384, name="ostrack384_ce", eliminate_at=ELIMINATION),
+            _DROPTRACK384,
+        ),
+    ),
+    (TwoBranch, map(TwoBranchSpec.of, (_TINY, _OSTRACK256, _OSTRACK384, _DROPTRACK384))),
+)
+_BY_NAME = {spec.name: (kind, spec) for kind, specs in _NETWORKS for spec in specs}
+
+
+def network_names() -> list[str]:
+    """All names that ``build_network`` takes."""
+    return list(_BY_NAME)
+
+
+def network_class(name: str) -> type[TrackingNetwork]:
+    """Class of the network ``name``; see ``build_network``."""
+    return _entry(name)[0]
+
+
+def build_network(name: str, **changes: object) -> TrackingNetwork:
+    """A new network with random weights.
+
+    Args:
+        name: one of ``network_names()``.
+        changes: fields of its spec to replace, for example ``drop_path=0.0``.
+
+    Raises:
+        UserError: unknown name (the nearest is suggested), or sizes that do not fit.
+    """
+    kind, spec = _entry(name)
+    return kind(replace(spec, **changes))
+
+
+def _entry(name: str) -> tuple[type[TrackingNetwork], NetworkSpec]:
+    if name not in _BY_NAME:
+        near = difflib.get_close_matches(name, _BY_NAME, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"unknown network {name!r}{hint} Known: {', '.join(_BY_NAME)}")
+    return _BY_NAME[name]

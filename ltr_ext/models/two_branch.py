@@ -1,0 +1,140 @@
+"""The two-branch RGB-X network (section III-A): a ViT per modality, and blocks that join them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from srft_plugin.errors import UserError
+
+from .head import CenterHead
+from .network import TrackingNetwork
+from .ostrack import OSTrack, Positions, ViTSpec
+from .vit import Block, PatchEmbed, initialise, layer_norm
+
+FUSIONS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoBranchSpec(ViTSpec):
+    """A ViT tracker with an auxiliary branch; fusion comes after every quarter of the depth."""
+
+    in_channels: int = 6
+
+    @property
+    def fuse_after(self) -> tuple[int, ...]:
+        """Blocks (zero-based) that a fusion block follows, and is copied from."""
+        return tuple(self.depth * (i + 1) // FUSIONS - 1 for i in range(FUSIONS))
+
+    @classmethod
+    def of(cls, base: ViTSpec) -> TwoBranchSpec:
+        """The spec of ``base`` with an auxiliary branch; no public version eliminates candidates.
+
+        "ostrack256" and "ostrack256_ce" give "two_branch_ostrack256", "ostrack_tiny" gives
+        "two_branch_tiny".
+        """
+        name = "two_branch_" + base.name.removesuffix("_ce").removeprefix("ostrack_")
+        return cls(**asdict(base) | {"name": name, "in_channels": 6, "eliminate_at": ()})
+
+
+class TwoBranchBackbone(Positions):
+    """Two branches that share position embeddings, and fusion blocks on the tokens of both."""
+
+    def __init__(self, spec: TwoBranchSpec) -> None:
+        super().__init__(spec)
+        self.patch_embed_rgb = PatchEmbed(spec.stride, 3, spec.dim)
+        self.patch_embed_aux = PatchEmbed(spec.stride, 3, spec.dim)
+        self.blocks_rgb = spec.blocks()
+        self.blocks_aux = spec.blocks()
+        rates = spec.drop_paths()
+        self.fuse_after = spec.fuse_after
+        self.fusion = nn.ModuleList(
+            Block(spec.dim, spec.heads, rates[index]) for index in spec.fuse_after
+        )
+        self.norm_rgb = layer_norm(spec.dim)
+        self.norm_aux = layer_norm(spec.dim)
+        self.apply(initialise)
+
+    def forward(self, template: Tensor, search: Tensor) -> Tensor:
+        """(B, 6, Hz, Wz) and (B, 6, Hs, Ws) to (B, Nz + Nx, dim), the mean of the branches."""
+        (template_rgb, template_aux), (search_rgb, search_aux) = (
+            images.chunk(2, 1) for images in (template, search)
+        )
+        rgb = self.pack(self.patch_embed_rgb(template_rgb), self.patch_embed_rgb(search_rgb))
+        aux = self.pack(self.patch_embed_aux(template_aux), self.patch_embed_aux(search_aux))
+        for index, (block_rgb, block_aux) in enumerate(
+            zip(self.blocks_rgb, self.blocks_aux, strict=True)
+        ):
+            rgb, aux = block_rgb(rgb), block_aux(aux)
+            if index in self.fuse_after:
+                fuse = self.fusion[self.fuse_after.index(index)]
+                rgb, aux = fuse(torch.cat((rgb, aux), 1)).chunk(2, 1)
+        return (self.norm_rgb(rgb) + self.norm_aux(aux)) / 2
+
+
+class TwoBranch(TrackingNetwork):
+    """The RGB-X tracker that SRFT tunes: 12 + 12 blocks and 4 fusion blocks on ViT-B."""
+
+    official_names = (
+        ("patch_embed_event", "patch_embed_aux"),
+        ("blocks_event", "blocks_aux"),
+        ("blocks_cross", "fusion"),
+        ("norm_event", "norm_aux"),
+    )
+    official_unused = ("backbone.cls_token", "backbone.pos_embed")
+    spec: TwoBranchSpec
+
+    def __init__(self, spec: TwoBranchSpec) -> None:
+        super().__init__(spec)
+        self.backbone = TwoBranchBackbone(spec)
+        self.box_head = CenterHead(spec.dim, spec.head_channels)
+
+    def base_names(self) -> dict[str, str]:
+        """Parameters and buffers to those of the base network that they are copied from."""
+        return {name: self._base_name(name) for name in self.state_dict()}
+
+    def prior_sources(self) -> dict[str, str]:
+        """Operations to those of the base network, so that its prior sensitivity carries over.
+
+        An operation is the module that owns parameters ("backbone.fusion.0.attn.qkv"), or a
+        parameter held by a container ("backbone.pos_embed_z").
+        """
+        sources = {}
+        for name, module in self.named_modules():
+            own = [key for key, _ in module.named_parameters(recurse=False)]
+            if next(module.children(), None) is None and own:
+                sources[name] = self._base_name(name)
+            else:
+                sources |= {f"{name}.{key}": self._base_name(f"{name}.{key}") for key in own}
+        return sources
+
+    def _base_name(self, name: str) -> str:
+        head, _, rest = name.partition("backbone.fusion.")
+        if rest:
+            index, _, inner = rest.partition(".")
+            return f"{head}backbone.blocks.{self.spec.fuse_after[int(index)]}.{inner}"
+        for branch in ("_rgb.", "_aux."):
+            name = name.replace(branch, ".")
+        return name
+
+
+def two_branch_from(base: nn.Module) -> TwoBranch:
+    """The two-branch network with both branches and the fusion blocks copied from ``base``.
+
+    Args:
+        base: an RGB network: ``OSTrack`` in any size (DropTrack is one).
+
+    Raises:
+        UserError: ``base`` is of another kind.
+    """
+    if not isinstance(base, OSTrack):
+        raise UserError(
+            f"no two-branch network is defined on {type(base).__name__}; expected an RGB base "
+            "network such as ostrack256, droptrack384 or ostrack_tiny"
+        )
+    network = TwoBranch(TwoBranchSpec.of(base.spec))
+    state = base.state_dict()
+    network.load_state_dict({name: state[source] for name, source in network.base_names().items()})
+    return network

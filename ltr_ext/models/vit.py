@@ -1,0 +1,124 @@
+"""Parts of the ViT trackers: patches, the block, and candidate elimination."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from timm.models import vision_transformer as timm_vit
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class PatchEmbed(nn.Module):
+    """Square patches to tokens: (B, channels, H, W) to (B, H * W / patch^2, dim)."""
+
+    def __init__(self, patch: int, channels: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, dim, patch, patch)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class Attention(timm_vit.Attention):
+    """Multi-head self-attention that can also tell where one token looks."""
+
+    def forward_with_focus(self, tokens: Tensor, query: int) -> tuple[Tensor, Tensor]:
+        """The output, and the attention of token ``query`` to all, (B, N), mean over heads.
+
+        Only that row of the attention map is made; the output itself comes from the fused kernel.
+        """
+        q, k, v = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        row = q[:, :, query : query + 1] @ k.transpose(2, 3) * self.scale
+        mixed = functional.scaled_dot_product_attention(q, k, v)
+        return self.proj(mixed.transpose(1, 2).flatten(2)), row.softmax(3).mean((1, 2))
+
+
+class Block(timm_vit.Block):
+    """Pre-norm transformer block; LayerNorm eps and qkv bias as in ViT."""
+
+    def __init__(self, dim: int, heads: int, drop_path: float = 0.0) -> None:
+        super().__init__(
+            dim,
+            heads,
+            qkv_bias=True,
+            drop_path=drop_path,
+            norm_layer=layer_norm,
+            attn_layer=Attention,
+        )
+
+
+class Candidates:
+    """Candidate elimination (OSTrack, section 3.3): search tokens that look unlike the target go.
+
+    Holds which search tokens are left while the blocks run, and puts the others back as zeros.
+
+    Args:
+        template_grid: cells along a side of the template.
+        search_tokens: number of search tokens at the start.
+    """
+
+    def __init__(self, template_grid: int, search_tokens: int) -> None:
+        self.template_tokens = template_grid**2
+        self.search_tokens = search_tokens
+        centre = (template_grid - 1) // 2
+        self.query = centre * template_grid + centre
+        self.kept: Tensor | None = None  # (B, left) positions of the tokens left; None: all
+
+    def run(self, block: Block, tokens: Tensor, keep: float) -> Tensor:
+        """``block`` on (B, N, C) tokens, with elimination between its attention and its MLP."""
+        tokens = self.attend(block, tokens, keep)
+        return tokens + block.drop_path2(block.mlp(block.norm2(tokens)))
+
+    def attend(self, block: Block, tokens: Tensor, keep: float) -> Tensor:
+        """The attention half of ``block``, then the share ``keep`` of the search tokens.
+
+        The score of a search token is the attention that the template's centre token pays it.
+        """
+        mixed, focus = block.attn.forward_with_focus(block.norm1(tokens), self.query)
+        tokens = tokens + block.drop_path1(mixed)
+        scores = focus[:, self.template_tokens :]
+        number = math.ceil(keep * scores.shape[1])
+        if number == scores.shape[1]:
+            return tokens
+        best = scores.topk(number, dim=1).indices
+        self.kept = best if self.kept is None else self.kept.gather(1, best)
+        return self.select(tokens, best)
+
+    def select(self, tokens: Tensor, best: Tensor) -> Tensor:
+        """Template tokens, and the search tokens at positions ``best``."""
+        template, search = tokens.tensor_split([self.template_tokens], 1)
+        index = best[:, :, None].expand(-1, -1, tokens.shape[2])
+        return torch.cat((template, search.gather(1, index)), 1)
+
+    def restore(self, tokens: Tensor) -> Tensor:
+        """All tokens at their places, zeros where eliminated."""
+        if self.kept is None:
+            return tokens
+        template, search = tokens.tensor_split([self.template_tokens], 1)
+        index = self.kept[:, :, None].expand(-1, -1, tokens.shape[2])
+        full = search.new_zeros(search.shape[0], self.search_tokens, search.shape[2])
+        return torch.cat((template, full.scatter(1, index, search)), 1)
+
+
+def keep_ratio(epoch: float, final: float = 0.7, start: int = 20, end: int = 100) -> float:
+    """Share of the search tokens kept in training: 1 until ``start``, then a cosine to ``final``.
+
+    The defaults are OSTrack's: elimination begins in epoch 20 and is complete in epoch 100.
+    """
+    progress = min(max((epoch - start) / (end - start), 0.0), 1.0)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def layer_norm(dim: int, **options: object) -> nn.LayerNorm:
+    """LayerNorm with ViT's epsilon."""
+    return nn.LayerNorm(dim, eps=1e-6, **options)
+
+
+def initialise(module: nn.Module) -> None:
+    """ViT's initialisation of linear layers; for ``module.apply``."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
