@@ -1,0 +1,121 @@
+"""Parameter sets of the ``srft`` tracker, one module per name, and the look-up by name.
+
+A name is a module of this package (``default_rgb``) or a training run: then the network that it left
+in the workspace is taken.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ltr_ext.models.checkpoint import load_network
+from srft_plugin.errors import UserError
+
+
+@dataclass
+class TrackerParameters:
+    """What a tracker is made from. pytracking adds attributes of its own (``debug``, ...).
+
+    Attributes:
+        network: in eval mode on ``device``; shared by all trackers of the process.
+        checkpoint: the file of its weights.
+        device: where it runs.
+        window_weight: None multiplies the score map by the Hann window; a number mixes them.
+        margin: least side of a reported box in pixels, and least overlap with the frame.
+    """
+
+    network: nn.Module
+    checkpoint: Path
+    device: str = "cpu"
+    window_weight: float | None = None
+    margin: float = 10.0
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Attribute ``name``, or ``default`` where there is none."""
+        return getattr(self, name, default)
+
+
+def load(name: str, checkpoint: str | Path | None = None, device: str = "cpu") -> TrackerParameters:
+    """The parameter set ``name``.
+
+    Args:
+        name: a module of this package or a training config.
+        checkpoint: weights to use instead of those that the name stands for.
+        device: a torch device.
+
+    Raises:
+        UserError: no such name (the nearest ones are suggested), or the weights are missing.
+    """
+    if checkpoint is not None:
+        return from_checkpoint(checkpoint, device)
+    if name in module_names():
+        module = importlib.import_module(f"{__name__}.{name}")
+        return module.parameters(device=device)
+    return from_checkpoint(trained_network(name), device)
+
+
+def from_checkpoint(
+    checkpoint: str | Path, device: str = "cpu", **settings: Any
+) -> TrackerParameters:
+    """Parameters for the network in ``checkpoint``; the weights are read once per process.
+
+    ``settings`` are further fields of :class:`TrackerParameters`.
+    """
+    path = Path(checkpoint).expanduser().resolve()
+    if not path.is_file():
+        raise UserError(f"no network at {path}; give a .safetensors or .pth.tar file")
+    network = _network(path, path.stat().st_mtime_ns, device)
+    return TrackerParameters(network=network, checkpoint=path, device=device, **settings)
+
+
+def default_device() -> str:
+    """The first GPU where there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def module_names() -> list[str]:
+    """Names of the parameter modules in this package."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def trained_names() -> list[str]:
+    """Names of the training configs."""
+    package = importlib.import_module("ltr_ext.train_settings.srft")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def trained_network(config: str) -> Path:
+    """The network that the last training of ``config`` left in the workspace.
+
+    Raises:
+        UserError: there is none; says whether the name is wrong or the training is missing.
+    """
+    from ltr_ext.run_training import run_dir  # the whole trainer: only where it is needed
+
+    network = run_dir(config) / "network.safetensors"
+    if network.is_file():
+        return network
+    if config in trained_names():
+        raise UserError(
+            f"config {config!r} has not left {network} yet; run "
+            f"`python -m ltr_ext.run_training srft {config}` or give --checkpoint"
+        )
+    known = sorted({*module_names(), *trained_names()})
+    nearest = difflib.get_close_matches(config, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known are {', '.join(known)}"
+    raise UserError(f"unknown tracker parameters {config!r}; {hint}")
+
+
+@functools.lru_cache(maxsize=4)
+def _network(path: Path, modified_ns: int, device: str) -> nn.Module:
+    """Network of a file; ``modified_ns`` makes an overwritten file a new one."""
+    return load_network(path).to(device).eval()

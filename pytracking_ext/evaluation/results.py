@@ -1,0 +1,126 @@
+"""Result files: one folder per tracker and data set, one text file per sequence.
+
+``<results>/srft/<param>/<dataset>/<sequence>.txt`` holds x,y,w,h per frame with decimals,
+``_confidence.txt`` and ``_time.txt`` beside it one number per frame; ``run.json`` says which weights
+and settings made them. The box file is written last, so where it exists the sequence is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srft_plugin.errors import UserError
+
+HEADER = "run.json"
+# What makes two runs different; the rest of the header is for people.
+IDENTITY = ("checkpoint_sha256", "parameters")
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    """What a tracker said about one sequence, row i about frame i.
+
+    Attributes:
+        boxes: (N, 4) xywh in pixels; NaN before the initialisation frame.
+        confidences: (N,).
+        times: (N,) seconds for the frame, image reading left out.
+        aux_missing: frames tracked without their auxiliary image.
+    """
+
+    boxes: NDArray[np.float64]
+    confidences: NDArray[np.float64]
+    times: NDArray[np.float64]
+    aux_missing: int = 0
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file that is either complete or not there."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def box_file(directory: Path, sequence: str) -> Path:
+    """Where the boxes of a sequence are kept."""
+    return directory / f"{sequence}.txt"
+
+
+def write_result(directory: Path, sequence: str, result: TrackResult) -> None:
+    """Stores the result of one sequence; the box file, written last, marks it complete."""
+    for suffix, values in (("time", result.times), ("confidence", result.confidences)):
+        text = "".join(f"{value:.9g}\n" for value in values)
+        write_atomically(directory / f"{sequence}_{suffix}.txt", text)
+    rows = (",".join(f"{value:.4f}" for value in row) for row in result.boxes)
+    write_atomically(box_file(directory, sequence), "".join(f"{row}\n" for row in rows))
+
+
+def read_result(directory: Path, sequence: str) -> TrackResult:
+    """Reads back what :func:`write_result` stored."""
+    boxes = np.loadtxt(box_file(directory, sequence), delimiter=",", ndmin=2)
+    confidences, times = (
+        np.loadtxt(directory / f"{sequence}_{suffix}.txt", ndmin=1)
+        for suffix in ("confidence", "time")
+    )
+    if not len(boxes) == len(confidences) == len(times):
+        raise UserError(
+            f"{box_file(directory, sequence)}: {len(boxes)} boxes but {len(confidences)} "
+            f"confidences and {len(times)} times; delete the three files and track it again"
+        )
+    return TrackResult(boxes, confidences, times)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def open_results(directory: Path, checkpoint: Path, parameters: dict[str, Any]) -> None:
+    """Makes the folder and its header, or checks that an existing one is of the same tracker.
+
+    Raises:
+        UserError: the folder holds results of other weights or settings.
+    """
+    header = {
+        "checkpoint": str(checkpoint),
+        "checkpoint_sha256": file_sha256(checkpoint),
+        "parameters": parameters,
+        "versions": {name: version(name) for name in ("srft", "torch", "numpy", "opencv-python")},
+        "python": platform.python_version(),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    path = directory / HEADER
+    if path.exists():
+        _check_same(path, header)
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(header, indent=2) + "\n")
+
+
+def _check_same(path: Path, header: dict[str, Any]) -> None:
+    existing = json.loads(path.read_text(encoding="utf-8"))
+    differing = [key for key in IDENTITY if existing.get(key) != header[key]]
+    if differing:
+        was, now = (", ".join(f"{key}={run.get(key)}" for key in differing)
+                    for run in (existing, header))  # fmt: skip
+        raise UserError(
+            f"{path.parent} holds results of another tracker ({was}; now {now}); "
+            "use another --runid, or delete that folder"
+        )

@@ -1,0 +1,13 @@
+"""The small RGB tracker whose weights come with the package."""
+
+from pathlib import Path
+
+import ltr_ext.models
+from pytracking_ext.parameter.srft import TrackerParameters, default_device, from_checkpoint
+
+WEIGHTS = Path(ltr_ext.models.__file__).parent / "weights" / "ostrack_tiny.safetensors"
+
+
+def parameters(device: str | None = None) -> TrackerParameters:
+    """Tracks by RGB alone, on any data set; on a GPU where there is one."""
+    return from_checkpoint(WEIGHTS, device or default_device())

@@ -1,0 +1,105 @@
+"""Tracks a data set and scores it: `python -m pytracking_ext.run_tracker srft <param>`.
+
+The command of pytracking's ``run_tracker.py``, without pytracking. A second call goes on where the
+first one stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ltr_ext.admin.environment import environment
+from ltr_ext.dataset.sequence import Sequence
+from pytracking_ext.analysis.conventions import convention
+from pytracking_ext.analysis.scoring import Prediction, Score, SequenceTruth, score_benchmark
+from pytracking_ext.evaluation.datasets import choose, open_test_set
+from pytracking_ext.evaluation.results import box_file, open_results, read_result
+from pytracking_ext.evaluation.running import track_dataset
+from pytracking_ext.parameter.srft import TrackerParameters, default_device, load
+from pytracking_ext.tracker.srft import SRFTTracker
+from srft_plugin.errors import report_errors
+
+
+def results_directory(param: str, dataset: str, runid: int | None, root: Path | None) -> Path:
+    """``<results>/srft/<param>[_<runid>]/<dataset>``."""
+    run = param if runid is None else f"{param}_{runid:03d}"
+    return (root or environment().results_dir) / "srft" / run / dataset
+
+
+def evaluate(
+    parameters: TrackerParameters, sequences: list[Sequence], directory: Path, progress: bool = True
+) -> dict[str, str]:
+    """Tracks the sequences that ``directory`` has no result of; gives the failures by name.
+
+    Raises:
+        UserError: the directory holds results of other weights or settings.
+    """
+    settings = {"margin": parameters.margin, "window_weight": parameters.window_weight}
+    open_results(directory, parameters.checkpoint, settings)
+    return track_dataset(sequences, lambda: SRFTTracker(parameters), directory, progress)
+
+
+def score(sequences: list[Sequence], directory: Path, dataset: str) -> Score:
+    """Scores the sequences that have a result."""
+    truths, predictions = {}, {}
+    for sequence in sequences:
+        if box_file(directory, sequence.name).exists():
+            height, width = sequence.frames.rgb(0).shape[:2]
+            truths[sequence.name] = SequenceTruth(sequence.boxes, (width, height))
+            result = read_result(directory, sequence.name)
+            predictions[sequence.name] = Prediction(result.boxes, result.confidences)
+    return score_benchmark(truths, predictions, convention(dataset))
+
+
+def format_score(result: Score, failures: dict[str, str]) -> str:
+    """A table in percent: one line per sequence, the total, and the sequences that failed."""
+    columns = list(result.total)
+    width = max(map(len, (*result.sequences, *failures, "sequence"))) + 1
+    lines = ["sequence".ljust(width) + "".join(column.rjust(7) for column in columns)]
+    rows = [*result.sequences.items(), (f"all {len(result.sequences)}", result.total)]
+    for name, row in rows:
+        cells = "".join(f"{100 * row[column]:7.1f}" for column in columns)
+        lines.append(name.ljust(width) + cells)
+    lines += [f"{name.ljust(width)} failed: {message}" for name, message in failures.items()]
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments after the tracker's name."""
+    parser.add_argument("tracker_param", help="parameter set: default_rgb, or a trained config")
+    parser.add_argument("--dataset_name", required=True, help="for example depthtrack")
+    parser.add_argument("--dataset_root", type=Path, help="its folder; see `srft env`")
+    parser.add_argument("--checkpoint", type=Path, help="weights other than the parameter set's")
+    parser.add_argument("--sequence", help="name or number of a single sequence")
+    parser.add_argument("--runid", type=int, help="keeps the results apart from other runs")
+    parser.add_argument("--results", type=Path, help="folder for results; see `srft env`")
+    parser.add_argument("--device", default=default_device())
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Tracks, prints the score table; 1 when a sequence failed."""
+    parameters = load(arguments.tracker_param, arguments.checkpoint, arguments.device)
+    name = arguments.dataset_name
+    sequences = choose(open_test_set(name, arguments.dataset_root), arguments.sequence)
+    directory = results_directory(arguments.tracker_param, name, arguments.runid, arguments.results)
+    failures = evaluate(parameters, sequences, directory)
+    print(f"results: {directory}")
+    if len(failures) < len(sequences):
+        print(format_score(score(sequences, directory, name), failures))
+    else:
+        print("\n".join(f"{name} failed: {message}" for name, message in failures.items()))
+    return 1 if failures else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m pytracking_ext.run_tracker srft <param> --dataset_name <name>`."""
+    parser = argparse.ArgumentParser(description="Track a data set and score the result.")
+    parser.add_argument("tracker_name", choices=("srft",))
+    add_arguments(parser)
+    return report_errors(run, parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""Single-target tracking by a network that matches a template against a search region."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ltr_ext.data import crop
+from ltr_ext.data.io import read_raw
+from ltr_ext.data.normalise import normalise
+from ltr_ext.data.representation import represent
+from pytracking_ext.parameter.srft import TrackerParameters
+from pytracking_ext.tracker.srft.localise import hann_window, localise
+from srft_plugin.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class SRFTTracker:
+    """Tracks one target through one video; the contract is pytracking's.
+
+    Attributes:
+        params: what ``pytracking_ext.parameter.srft`` gave.
+        box: current target, xywh in pixels of the frame.
+        aux_missing: frames so far whose auxiliary image was missing and was replaced by the RGB
+            image (always 0 for networks with three input channels).
+    """
+
+    def __init__(self, params: TrackerParameters) -> None:
+        self.params = params
+        self.network = params.network
+        self.spec = params.network.spec
+        self.visdom = None  # pytracking sets it
+        self.box: tuple[float, float, float, float] | None = None
+        self.aux_missing = 0
+        self._template: Tensor | None = None
+        self._window: Tensor | None = None
+
+    def initialize(self, image: np.ndarray, info: Mapping[str, Any]) -> dict[str, Any]:
+        """Takes the target of the first frame and forgets any earlier one.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            info: ``init_bbox``, xywh in pixels; the auxiliary image as ``aux``, an array (depth
+                uint16 (H, W), thermal uint8, or (H, W, 3) uint8 as the network sees it), or as
+                ``aux_path``, a file.
+
+        Raises:
+            UserError: the box is not finite, has no area, or lies outside the image.
+        """
+        self.box = _checked_box(info["init_bbox"], image)
+        self.aux_missing = 0
+        region, _ = self._region(image, info, self.spec.template_factor, self.spec.template_size)
+        self._template = self._to_device([region])
+        return {"target_bbox": list(self.box), "object_presence_score": 1.0}
+
+    def track(self, image: np.ndarray, info: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Finds the target in the next frame.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            info: the auxiliary image, as for :meth:`initialize`.
+
+        Returns:
+            ``target_bbox`` [x, y, w, h] in pixels and ``object_presence_score`` in [0, 1].
+        """
+        return track_together([self], [image], [info or {}])[0]
+
+    def _region(
+        self, image: np.ndarray, info: Mapping[str, Any], factor: float, size: int
+    ) -> tuple[np.ndarray, float]:
+        """The square around the box, (size, size, C) uint8, and its resize factor."""
+        region, resize_factor = crop.sample_target(image, self.box, factor, size)
+        if self.spec.in_channels == 3:
+            return region, resize_factor
+        aux = self._auxiliary(info, image.shape)
+        if aux is None:
+            self.aux_missing += 1
+            aux_region = region
+        else:
+            aux_region, _ = crop.sample_target(aux, self.box, factor, size)
+        return np.concatenate((region, aux_region), 2), resize_factor
+
+    def _auxiliary(self, info: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray | None:
+        """The auxiliary image as the network sees it, or None where the frame has none.
+
+        16-bit images are depth; 8-bit ones, thermal or event, keep their values.
+        """
+        raw, path = info.get("aux"), info.get("aux_path")
+        if raw is None and path is not None:
+            try:
+                raw = read_raw(path)
+            except UserError as error:
+                log.warning("%s; this frame is tracked by its RGB image alone", error)
+        if raw is None:
+            return None
+        aux = represent(raw, "depth" if raw.dtype == np.uint16 else "thermal")
+        if aux.shape[:2] != shape[:2]:
+            raise UserError(
+                f"the auxiliary image is {aux.shape[1]}x{aux.shape[0]} but the RGB image is "
+                f"{shape[1]}x{shape[0]} pixels; register them to the same size first"
+            )
+        return aux
+
+    def _to_device(self, regions: list[np.ndarray]) -> Tensor:
+        """(B, C, S, S) normalised float batch; bytes travel, floats are made on the device."""
+        batch = torch.from_numpy(np.stack(regions)).to(self.params.device, non_blocking=True)
+        return normalise(batch.permute(0, 3, 1, 2))
+
+    def _localisation_window(self, height: int, width: int) -> Tensor:
+        if self._window is None or self._window.shape != (height, width):
+            self._window = hann_window(height, width).to(self.params.device)
+        return self._window
+
+    def _advance(self, found: np.ndarray, resize_factor: float, shape: tuple[int, ...]) -> None:
+        """Moves the box to what the network found, clipped to the frame."""
+        side = self.spec.search_size
+        box = crop.box_to_frame(found * side, self.box, resize_factor, side)
+        self.box = clip_box(box, shape[0], shape[1], self.params.margin)
+
+
+@torch.inference_mode()
+def track_together(
+    trackers: list[SRFTTracker], images: list[np.ndarray], infos: list[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """One step of several trackers of the same network in one batch.
+
+    This is the only place where a frame meets the network: one tracker is a batch of one.
+
+    Args:
+        trackers: initialised, all with the same network.
+        images: the next frame of each, (H, W, 3) uint8 RGB; sizes may differ.
+        infos: per tracker, as for :meth:`SRFTTracker.track`.
+
+    Returns:
+        The answer of each tracker, as :meth:`SRFTTracker.track` gives it.
+    """
+    first = trackers[0]
+    spec = first.spec
+    cuts = [
+        tracker._region(image, info, spec.search_factor, spec.search_size)
+        for tracker, image, info in zip(trackers, images, infos, strict=True)
+    ]
+    search = first._to_device([region for region, _ in cuts])
+    template = torch.cat([tracker._template for tracker in trackers])
+    outputs = first.network(template, search)
+    window = first._localisation_window(*outputs["score_map"].shape[-2:])
+    boxes, confidences = localise(outputs, window, first.params.window_weight)
+    # The one point where the host waits for the device.
+    found = torch.cat((boxes, confidences[:, None]), 1).double().cpu().numpy()
+    answers = []
+    for tracker, image, (_, resize_factor), row in zip(trackers, images, cuts, found, strict=True):
+        tracker._advance(row[:4], resize_factor, image.shape)
+        answers.append({"target_bbox": list(tracker.box), "object_presence_score": float(row[4])})
+    return answers
+
+
+def clip_box(
+    box: np.ndarray, height: int, width: int, margin: float
+) -> tuple[float, float, float, float]:
+    """The part of an xywh box inside the frame, at least ``margin`` pixels wide and high.
+
+    The rule of OSTrack: a box that has left the frame is held at its border, so that the next
+    search region still overlaps the image.
+    """
+    x, y, w, h = (float(value) for value in box)
+    left, right = min(max(0.0, x), width - margin), min(max(margin, x + w), width)
+    top, bottom = min(max(0.0, y), height - margin), min(max(margin, y + h), height)
+    return left, top, max(margin, right - left), max(margin, bottom - top)
+
+
+def _checked_box(box: Any, image: np.ndarray) -> tuple[float, float, float, float]:
+    x, y, w, h = (float(value) for value in box)
+    height, width = image.shape[:2]
+    finite = all(map(math.isfinite, (x, y, w, h)))
+    if not finite or w <= 0 or h <= 0 or x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        raise UserError(
+            f"initial box {[x, y, w, h]} is not a target in a {width}x{height} image; expected "
+            "x, y, width, height in pixels with a positive area inside the image"
+        )
+    return x, y, w, h

@@ -1,0 +1,183 @@
+"""The tracker: geometry, the window, missing auxiliary images, batches."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytracking_ext.parameter.srft import TrackerParameters
+from pytracking_ext.tracker.srft import SRFTTracker, get_tracker_class, track_together
+from pytracking_ext.tracker.srft.localise import hann_window, localise
+from pytracking_ext.tracker.srft.tracker import clip_box
+from srft_plugin.errors import UserError
+
+
+def run(tracker, sequence, infos=None):
+    infos = infos or [{} for _ in range(len(sequence))]
+    tracker.initialize(sequence.frames.rgb(0), {"init_bbox": tuple(sequence.boxes[0]), **infos[0]})
+    return [tracker.track(sequence.frames.rgb(i), infos[i]) for i in range(1, len(sequence))]
+
+
+def test_follows_the_target_to_the_pixel(parameters, white_square):
+    sequence = white_square()
+    answers = run(get_tracker_class()(parameters), sequence)
+    boxes = np.array([answer["target_bbox"] for answer in answers])
+    # One pixel of the search region is half a pixel of the frame here.
+    assert np.abs(boxes - sequence.boxes[1:]).max() < 1.1
+    assert all(0.5 < answer["object_presence_score"] <= 0.9 for answer in answers)
+
+
+def test_a_second_initialisation_forgets_the_first(parameters, white_square):
+    tracker, fresh = SRFTTracker(parameters), SRFTTracker(parameters)
+    run(tracker, white_square(speed=-1))
+    assert run(tracker, white_square()) == run(fresh, white_square())
+
+
+def test_a_batch_gives_what_single_steps_give(parameters, white_square):
+    sequences = [white_square(str(speed), speed=speed) for speed in (1, 3, -1)]
+    alone = [run(SRFTTracker(parameters), sequence) for sequence in sequences]
+    trackers = [SRFTTracker(parameters) for _ in sequences]
+    for tracker, sequence in zip(trackers, sequences, strict=True):
+        tracker.initialize(sequence.frames.rgb(0), {"init_bbox": sequence.boxes[0]})
+    parameters.network.batch_sizes.clear()
+    for step in range(1, 12):
+        answers = track_together(trackers, [s.frames.rgb(step) for s in sequences], [{}] * 3)
+        assert answers == [steps[step - 1] for steps in alone]
+    assert parameters.network.batch_sizes == [3] * 11
+
+
+def test_auxiliary_channels_come_from_array_or_file(
+    tmp_path, parameters, white_square, white_finder
+):
+    import cv2
+
+    parameters.network = white_finder(in_channels=6, channel=3).eval()
+    sequence = white_square()
+    dark = np.zeros((120, 160, 3), np.uint8)
+    aux = [sequence.frames.rgb(i) for i in range(12)]
+    sequence.frames.images[:] = [dark] * 12  # only the auxiliary image shows the target
+    paths = [tmp_path / f"{i}.png" for i in range(12)]
+    for path, image in zip(paths, aux, strict=True):
+        cv2.imwrite(str(path), image)
+    arrays = run(SRFTTracker(parameters), sequence, [{"aux": image} for image in aux])
+    files = run(SRFTTracker(parameters), sequence, [{"aux_path": str(path)} for path in paths])
+    grey = run(SRFTTracker(parameters), sequence, [{"aux": image[..., 0]} for image in aux])
+    assert arrays == files == grey
+    boxes = np.array([answer["target_bbox"] for answer in arrays])
+    assert np.abs(boxes - sequence.boxes[1:]).max() < 1.1
+
+
+def test_missing_auxiliary_images_are_replaced_by_rgb_and_counted(
+    tmp_path, parameters, caplog, white_square, white_finder
+):
+    parameters.network = white_finder(in_channels=6, channel=3).eval()
+    sequence = white_square()
+    infos = [{} for _ in range(12)]
+    infos[5] = {"aux_path": tmp_path / "gone.png"}
+    tracker = SRFTTracker(parameters)
+    boxes = np.array([answer["target_bbox"] for answer in run(tracker, sequence, infos)])
+    assert np.abs(boxes - sequence.boxes[1:]).max() < 1.1
+    assert tracker.aux_missing == 12
+    assert "gone.png" in caplog.text
+    run(tracker, sequence, [{"aux": sequence.frames.rgb(i)} for i in range(12)])
+    assert tracker.aux_missing == 0
+
+
+def test_depth_of_another_size_is_refused(parameters, draw, white_finder):
+    parameters.network = white_finder(in_channels=6)
+    tracker = SRFTTracker(parameters)
+    with pytest.raises(UserError, match="80x60 but the RGB image is 160x120"):
+        tracker.initialize(
+            draw(np.array([20, 30, 20, 16])),
+            {"init_bbox": (20, 30, 20, 16), "aux": np.zeros((60, 80), np.uint16)},
+        )
+
+
+@pytest.mark.parametrize(
+    "box", [(1, 2, 0, 5), (1, 2, math.nan, 5), (200, 2, 5, 5), (-9, 2, 5, 5), (1, 2, math.inf, 5)]
+)
+def test_an_impossible_initial_box_is_named(parameters, draw, box):
+    with pytest.raises(UserError, match="initial box"):
+        SRFTTracker(parameters).initialize(draw(np.array([20, 30, 20, 16])), {"init_bbox": box})
+
+
+def test_a_lost_target_keeps_a_box_inside_the_frame(parameters, white_square):
+    tracker = SRFTTracker(parameters)
+    run(tracker, white_square(length=2))
+    for _ in range(50):
+        answer = tracker.track(np.zeros((120, 160, 3), np.uint8))
+        x, y, w, h = answer["target_bbox"]
+        assert w >= 10 and h >= 10 and x <= 150 and y <= 110 and x + w >= 10 and y + h >= 10
+        assert answer["object_presence_score"] < 0.01
+
+
+def test_parameters_look_like_pytrackings(parameters):
+    parameters.debug = 0
+    assert parameters.get("debug") == 0
+    assert parameters.get("object_presence_score_threshold", 0.55) == 0.55
+    assert isinstance(parameters, TrackerParameters)
+
+
+def test_hann_window_is_the_golden_one(shared):
+    golden = np.load(shared / "golden" / "pipeline.npz")["hann_16_centered"]
+    assert np.abs(hann_window(16).numpy() - golden.reshape(16, 16)).max() < 1e-6
+
+
+def reference_localise(score, size, offset, window, weight):
+    """The definition for one sample, cell by cell."""
+    response = score * window if weight is None else (1 - weight) * score + weight * window
+    row, column = np.unravel_index(response.argmax(), response.shape)
+    height, width = score.shape
+    box = (
+        (column + offset[0, row, column]) / width,
+        (row + offset[1, row, column]) / height,
+        *size[:, row, column],
+    )
+    return box, response[row, column] if weight is None else score[row, column]
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    height=st.integers(2, 9),
+    width=st.integers(2, 9),
+    weight=st.sampled_from([None, 0.0, 0.49]),
+)
+def test_localise_equals_the_definition(seed, height, width, weight):
+    rng = np.random.default_rng(seed)
+    maps = {
+        "score_map": rng.random((3, 1, height, width)),
+        "size_map": rng.random((3, 2, height, width)),
+        "offset_map": rng.random((3, 2, height, width)),
+    }
+    window = hann_window(height, width).double()
+    tensors = {key: torch.from_numpy(value) for key, value in maps.items()}
+    boxes, confidences = localise(tensors, window, weight)
+    for index in range(3):
+        box, confidence = reference_localise(
+            maps["score_map"][index, 0], maps["size_map"][index], maps["offset_map"][index],
+            window.numpy(), weight,
+        )  # fmt: skip
+        np.testing.assert_allclose(boxes[index], box, atol=1e-12)
+        assert confidences[index] == pytest.approx(confidence, abs=1e-12)
+
+
+finite = st.floats(-500, 500)
+
+
+@given(x=finite, y=finite, w=st.floats(0, 400), h=st.floats(0, 400))
+def test_clipping_follows_ostrack(x, y, w, h):
+    left, top, width, height = clip_box(np.array([x, y, w, h]), 120, 160, 10)
+    assert 0 <= left <= 150 and 0 <= top <= 110 and width >= 10 and height >= 10
+    assert left + width <= 160 + 1e-9 and top + height <= 120 + 1e-9
+    if x >= 0 and y >= 0 and x + w <= 160 and y + h <= 120 and w >= 10 and h >= 10:
+        np.testing.assert_allclose((left, top, width, height), (x, y, w, h), atol=1e-9)
+
+
+def test_clipping_by_hand():
+    assert clip_box(np.array([-20.0, 50, 40, 20]), 120, 160, 10) == (0, 50, 20, 20)
+    assert clip_box(np.array([155.0, 50, 40, 20]), 120, 160, 10) == (150, 50, 10, 20)
+    assert clip_box(np.array([-80.0, -80, 20, 20]), 120, 160, 10) == (0, 0, 10, 10)
+    assert clip_box(np.array([30.0, 30, 2, 3]), 120, 160, 10) == (30, 30, 10, 10)
