@@ -27,7 +27,8 @@ def overlap(predicted: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
     intersection = np.maximum(high - low, 0).prod(1)
     area_a, area_b = (np.maximum(box[:, 2:], 0).prod(1) for box in (a, b))
     union = area_a + area_b - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union != 0)
+    ratio = np.divide(intersection, union, out=np.zeros_like(union), where=union != 0)
+    return np.minimum(ratio, 1)  # rounding can lift equal boxes above 1
 
 
 def centre_distance(
@@ -69,7 +70,7 @@ def precision_curve(
 
 
 def raster_overlap(
-    predicted: ArrayLike, truth: ArrayLike, size: tuple[int, int] | None = None
+    predicted: ArrayLike, truth: ArrayLike, size: tuple[int, int]
 ) -> NDArray[np.float64]:
     """Overlap as the VOT toolkit counts it: in whole pixels, inside the image, (N,).
 
@@ -80,8 +81,7 @@ def raster_overlap(
     (low_a, high_a, area_a), (low_b, high_b, area_b) = sides
     low, high = np.minimum(low_a, low_b), np.maximum(high_a, high_b)
     empty = (low >= high).any(1)
-    if size is not None:
-        low, high = np.maximum(low, 0), np.minimum(high, np.asarray(size) - 1)
+    low, high = np.maximum(low, 0), np.minimum(high, np.asarray(size) - 1)
 
     def count(lowest: NDArray, highest: NDArray) -> NDArray[np.float64]:
         inside = np.minimum(highest, high) - np.maximum(lowest, low) + 1

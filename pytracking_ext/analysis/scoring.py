@@ -19,7 +19,7 @@ class SequenceTruth:
 
     Attributes:
         boxes: (N, 4) xywh, NaN rows where the target is absent.
-        size: (width, height) of the images.
+        size: (width, height) of the images; long-term scores and clipping need it.
     """
 
     boxes: NDArray[np.float64]
@@ -145,6 +145,8 @@ def long_term_metrics(
                 "long-term scores need a confidence per frame; put <sequence>_confidence.txt or "
                 "<sequence>_001_confidence.value beside the boxes"
             )
+        if truth.size is None:
+            raise UserError("long-term scores need the size of the images")
         values = metrics.raster_overlap(prediction.boxes, truth.boxes, truth.size)
         confidence = np.nan_to_num(prediction.confidences, nan=0.0)
         # The toolkit stores no box and no confidence for the frame that starts the tracker.

@@ -1,8 +1,8 @@
 """Result files: one folder per tracker and data set, one text file per sequence.
 
 ``<results>/srft/<param>/<dataset>/<sequence>.txt`` holds x,y,w,h per frame with decimals,
-``_confidence.txt`` and ``_time.txt`` beside it one number per frame; ``run.json`` says which weights
-and settings made them. The box file is written last, so where it exists the sequence is done.
+``_confidence.txt`` and ``_time.txt`` beside it one number per frame; ``run.json`` says which
+weights and settings made them. The box file is written last: where it exists, the sequence is done.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Parameter sets of the ``srft`` tracker, one module per name, and the look-up by name.
 
-A name is a module of this package (``default_rgb``) or a training run: then the network that it left
-in the workspace is taken.
+A name is a module of this package (``default_rgb``) or a training run: then the network that it
+left in the workspace is taken.
 """
 
 from __future__ import annotations

@@ -1,0 +1,177 @@
+"""Running over a data set: files, resume, failures, scores, the command."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pytracking_ext import run_tracker
+from pytracking_ext.analysis.conventions import Convention, convention
+from pytracking_ext.analysis.scoring import (
+    Prediction,
+    SequenceTruth,
+    score_benchmark,
+    score_sequence,
+)
+from pytracking_ext.evaluation.datasets import choose
+from pytracking_ext.evaluation.results import TrackResult, read_result, write_result
+from pytracking_ext.evaluation.running import track_sequence
+from pytracking_ext.run_tracker import evaluate, format_score, score
+from pytracking_ext.tracker.srft import SRFTTracker
+from srft_plugin.errors import UserError
+
+
+@pytest.fixture
+def sequences(white_square):
+    return [white_square("slow", speed=1), white_square("fast", speed=4)]
+
+
+def test_results_are_written_read_and_scored(tmp_path, parameters, sequences):
+    directory = tmp_path / "results" / "depthtrack"
+    assert evaluate(parameters, sequences, directory, progress=False) == {}
+    names = {path.name for path in directory.iterdir()}
+    assert names == {"run.json"} | {
+        f"{s}{suffix}.txt" for s in ("slow", "fast") for suffix in ("", "_confidence", "_time")
+    }
+    assert "." in (directory / "slow.txt").read_text().splitlines()[5]
+    result = score(sequences, directory, "depthtrack")
+    assert result.total["IoU"] > 0.85 and result.total["F"] > 0.8
+    assert set(result.sequences) == {"slow", "fast"}
+    table = format_score(result, {"lost": "no image"})
+    assert "all 2" in table and "lost" in table and "no image" in table
+
+
+def test_a_second_run_tracks_only_what_is_missing(tmp_path, parameters, sequences):
+    evaluate(parameters, sequences, tmp_path / "r", progress=False)
+    before = (tmp_path / "r" / "fast.txt").read_bytes()
+    (tmp_path / "r" / "fast.txt").unlink()
+    parameters.network.batch_sizes.clear()
+    evaluate(parameters, sequences, tmp_path / "r", progress=False)
+    assert len(parameters.network.batch_sizes) == 11
+    assert (tmp_path / "r" / "fast.txt").read_bytes() == before
+
+
+def test_results_of_other_weights_are_not_mixed_in(tmp_path, parameters, sequences):
+    evaluate(parameters, sequences[:1], tmp_path / "r", progress=False)
+    parameters.checkpoint.write_bytes(b"other weights")
+    with pytest.raises(UserError, match="results of another tracker.*checkpoint_sha256"):
+        evaluate(parameters, sequences, tmp_path / "r", progress=False)
+    parameters.checkpoint.write_bytes(b"weights")
+    parameters.margin = 3
+    with pytest.raises(UserError, match="parameters"):
+        evaluate(parameters, sequences, tmp_path / "r", progress=False)
+    header = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert header["checkpoint"] == str(parameters.checkpoint)
+    assert header["versions"]["torch"]
+
+
+def test_a_failing_sequence_is_named_and_the_others_go_on(tmp_path, parameters, sequences):
+    sequences[0].frames.images[4] = UserError("color/00000005.jpg: truncated image")
+    failures = evaluate(parameters, sequences, tmp_path / "r", progress=False)
+    assert failures == {"slow": "color/00000005.jpg: truncated image"}
+    assert (tmp_path / "r" / "fast.txt").exists()
+    assert not list((tmp_path / "r").glob("slow*"))
+    sequences[0].frames.images[4] = ZeroDivisionError("bug")
+    failures = evaluate(parameters, sequences, tmp_path / "r", progress=False)
+    assert failures == {"slow": "ZeroDivisionError: bug"}
+
+
+def test_an_unreadable_auxiliary_image_costs_one_frame(parameters, white_square, white_finder):
+    parameters.network = white_finder(in_channels=6)
+    sequence = white_square(modality="depth")
+    sequence.frames.auxiliary = [sequence.frames.rgb(i) for i in range(12)]
+    sequence.frames.auxiliary[7] = UserError("depth/00000008.png: truncated image")
+    result = track_sequence(SRFTTracker(parameters), sequence)
+    assert result.aux_missing == 1
+    assert np.isfinite(result.boxes).all()
+
+
+def test_tracking_starts_at_the_first_annotated_frame(parameters, white_square):
+    sequence = white_square()
+    sequence.boxes[:3] = np.nan
+    result = track_sequence(SRFTTracker(parameters), sequence)
+    assert np.isnan(result.boxes[:3]).all() and np.isnan(result.confidences[:3]).all()
+    np.testing.assert_array_equal(result.boxes[3], sequence.boxes[3])
+    sequence.boxes[:] = np.nan
+    with pytest.raises(UserError, match="'square' has no annotated target"):
+        track_sequence(SRFTTracker(parameters), sequence)
+
+
+def test_results_survive_the_disk(tmp_path):
+    rng = np.random.default_rng(0)
+    boxes = rng.random((5, 4)) * 100
+    boxes[0] = np.nan
+    write_result(tmp_path, "a", TrackResult(boxes, rng.random(5), rng.random(5)))
+    read = read_result(tmp_path, "a")
+    np.testing.assert_allclose(read.boxes, boxes, atol=1e-4)
+    (tmp_path / "a_time.txt").write_text("1\n")
+    with pytest.raises(UserError, match="5 boxes but 5 confidences and 1 times"):
+        read_result(tmp_path, "a")
+
+
+def test_choosing_a_sequence(sequences):
+    assert choose(sequences, None) == sequences
+    assert choose(sequences, "1") == [sequences[1]]
+    assert choose(sequences, "fast") == [sequences[1]]
+    with pytest.raises(UserError, match="did you mean fast"):
+        choose(sequences, "fats")
+
+
+TRUTH = SequenceTruth(np.array([[0, 0, 10, 10], [0, 0, 10, 10], [np.nan] * 4, [0, 0, 10, 10.0]]))
+BOXES = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [9, 9, 9, 9], [np.nan] * 4])
+
+
+@pytest.mark.parametrize(
+    "how, overlaps",
+    [
+        (Convention(), [1, 1 / 3, 0]),
+        (Convention(first_frame=False), [1 / 3, 0]),
+        (Convention(absent="fail"), [1, 1 / 3, 0, 0]),
+        (Convention(invalid="previous"), [1, 1 / 3, 1 / 180]),  # one of 81 + 100 - 1 pixels
+    ],
+)
+def test_conventions_by_hand(how, overlaps):
+    np.testing.assert_allclose(score_sequence(TRUTH, Prediction(BOXES), how).overlaps, overlaps)
+
+
+def test_lengths_are_compared():
+    with pytest.raises(UserError, match="3 boxes but the ground truth 4"):
+        score_sequence(TRUTH, Prediction(BOXES[:3]), Convention(), "bag")
+    cut = score_sequence(TRUTH, Prediction(BOXES[:3]), Convention(lengths="cut"))
+    np.testing.assert_allclose(cut.overlaps, [1, 1 / 3])
+
+
+def test_averages_over_sequences_or_frames():
+    truth = SequenceTruth(np.tile([0.0, 0, 10, 10], (4, 1)))
+    good, bad = np.tile([0.0, 0, 10, 10], (4, 1)), np.tile([50.0, 50, 10, 10], (1, 1))
+    truths = {"a": truth, "b": SequenceTruth(truth.boxes[:1])}
+    predictions = {"a": Prediction(good), "b": Prediction(bad)}
+    per_sequence = score_benchmark(truths, predictions, Convention(metrics=("IoU",)))
+    over_frames = score_benchmark(
+        truths, predictions, Convention(metrics=("IoU",), average="frames")
+    )
+    assert per_sequence.total == {"IoU": 0.5}
+    assert over_frames.total == {"IoU": 0.8}
+
+
+def test_long_term_needs_confidences():
+    with pytest.raises(UserError, match="confidence"):
+        score_benchmark({"a": TRUTH}, {"a": Prediction(BOXES)}, convention("depthtrack"))
+
+
+def test_the_command_tracks_scores_and_fails_honestly(
+    tmp_path, parameters, sequences, monkeypatch, capsys
+):
+    monkeypatch.setattr(run_tracker, "load", lambda *_: parameters)
+    monkeypatch.setattr(run_tracker, "open_test_set", lambda name, root: sequences)
+    command = ["srft", "any", "--dataset_name", "depthtrack", "--results", str(tmp_path)]
+    assert run_tracker.main(command) == 0
+    output = capsys.readouterr().out
+    assert "slow" in output and "F" in output.splitlines()[1]
+    assert (tmp_path / "srft" / "any" / "depthtrack" / "fast.txt").exists()
+    sequences[0].frames.images[4] = UserError("truncated image")
+    assert run_tracker.main([*command, "--runid", "3"]) == 1
+    assert "failed: truncated image" in capsys.readouterr().out
+    assert (tmp_path / "srft" / "any_003" / "depthtrack" / "fast.txt").exists()
+    assert run_tracker.main([*command, "--sequence", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
