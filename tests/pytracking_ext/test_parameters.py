@@ -1,0 +1,59 @@
+"""Parameter sets: by module, by training run, by checkpoint."""
+
+import pytest
+import torch
+
+from ltr_ext.models.checkpoint import save_network
+from ltr_ext.models.registry import build_network
+from pytracking_ext.parameter.srft import default_rgb, from_checkpoint, load
+from pytracking_ext.tracker.srft import SRFTTracker
+from srft_plugin.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "network.safetensors"
+    save_network(build_network("ostrack_tiny"), path)
+    return path
+
+
+def test_weights_are_read_once_per_process_and_file(tiny):
+    first, second = from_checkpoint(tiny), load("any_name", tiny)
+    assert first.network is second.network and not first.network.training
+    assert first is not second
+    tiny.touch()
+    assert from_checkpoint(tiny).network is not first.network
+
+
+def test_a_real_network_tracks(tiny, white_square):
+    sequence = white_square(length=3)
+    tracker = SRFTTracker(load("any_name", tiny))
+    tracker.initialize(sequence.frames.rgb(0), {"init_bbox": sequence.boxes[0]})
+    answer = tracker.track(sequence.frames.rgb(1))
+    assert len(answer["target_bbox"]) == 4
+    assert 0 <= answer["object_presence_score"] <= 1
+
+
+def test_the_bundled_tracker_is_a_parameter_set(tiny, monkeypatch):
+    monkeypatch.setattr(default_rgb, "WEIGHTS", tiny)
+    assert load("default_rgb").network.spec.name == "ostrack_tiny"
+    assert default_rgb.parameters("cpu").checkpoint == tiny
+
+
+def test_a_training_run_is_a_parameter_set(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path))
+    with pytest.raises(UserError, match="run_training srft tiny_depth"):
+        load("tiny_depth")
+    run = tmp_path / "checkpoints" / "ltr" / "srft" / "tiny_depth"
+    run.mkdir(parents=True)
+    (run / "network.safetensors").write_bytes(tiny.read_bytes())
+    assert load("tiny_depth").checkpoint == run / "network.safetensors"
+
+
+def test_an_unknown_name_suggests_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path))
+    with pytest.raises(UserError, match="unknown tracker parameters 'defalt_rgb'.*default_rgb"):
+        load("defalt_rgb")
+    with pytest.raises(UserError, match="no network at"):
+        load("default_rgb", tmp_path / "gone.safetensors")
