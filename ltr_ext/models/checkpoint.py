@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -173,28 +174,30 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     """Weights of a torch.save file, by torch's unpickler that knows tensors and nothing else."""
     try:
-        names = (
-            torch.serialization.get_unsafe_globals_in_checkpoint(path)
-            if zipfile.is_zipfile(path)
-            else []
-        )
-        foreign = [name for name in names if not name.startswith(SETTINGS_MODULES)]
-        if foreign:
-            raise UserError(
-                f"{path} asks to run {', '.join(foreign)} on loading; a checkpoint of weights "
-                "does not need that. It was not loaded; get the file from its authors"
-            )
+        zipped = zipfile.is_zipfile(path)
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
+        _refuse_code(path, [name for name in names if not name.startswith(SETTINGS_MODULES)])
         with torch.serialization.safe_globals([(_Ignored, name) for name in names]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
+        _refuse_code(path, re.findall(r"Unsupported global: GLOBAL (\S+)", str(error)))
+        raise UserError(
+            f"{path} is not a file of torch.save, or not a complete one; get it anew"
+        ) from error
     if isinstance(content, dict):
         for key in ("net", "model", "state_dict"):
             content = content[key] if isinstance(content.get(key), dict) else content
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} holds a {type(content).__name__}; expected named tensors")
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _refuse_code(path: Path, names: list[str]) -> None:
+    if names:
+        raise UserError(
+            f"{path} asks to run {', '.join(names)} on loading; a checkpoint of weights does not "
+            "need that. It was not loaded; get the file from its authors"
+        )
 
 
 def _resized(positions: Tensor, tokens: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,7 @@ class CenterHead(nn.Module):
                 )
                 self.add_module(f"conv{layer + 1}_{tower}", convolution)
             self.add_module(f"conv5_{tower}", nn.Conv2d(widths[4], outputs, 1))
-        nn.init.constant_(self.conv5_ctr.bias, torch.tensor(PRIOR_SCORE).logit().item())
+        nn.init.constant_(self.conv5_ctr.bias, math.log(PRIOR_SCORE / (1 - PRIOR_SCORE)))
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """(B, C, H, W) features to the maps and boxes of ``TrackingNetwork.forward``."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
 from srft_plugin.errors import UserError
+from srft_plugin.groups import operation_groups
 
 from .head import CenterHead
 from .network import TrackingNetwork
@@ -101,23 +103,14 @@ class TwoBranch(TrackingNetwork):
         An operation is the module that owns parameters ("backbone.fusion.0.attn.qkv"), or a
         parameter held by a container ("backbone.pos_embed_z").
         """
-        sources = {}
-        for name, module in self.named_modules():
-            own = [key for key, _ in module.named_parameters(recurse=False)]
-            if next(module.children(), None) is None and own:
-                sources[name] = self._base_name(name)
-            else:
-                sources |= {f"{name}.{key}": self._base_name(f"{name}.{key}") for key in own}
-        return sources
+        return {operation: self._base_name(operation) for operation in operation_groups(self)}
 
     def _base_name(self, name: str) -> str:
         head, _, rest = name.partition("backbone.fusion.")
         if rest:
             index, _, inner = rest.partition(".")
             return f"{head}backbone.blocks.{self.spec.fuse_after[int(index)]}.{inner}"
-        for branch in ("_rgb.", "_aux."):
-            name = name.replace(branch, ".")
-        return name
+        return re.sub(r"_(rgb|aux)(?=\.|$)", "", name)
 
 
 def two_branch_from(base: nn.Module) -> TwoBranch:

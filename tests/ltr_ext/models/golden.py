@@ -23,12 +23,13 @@ class Golden:
         self.shapes = {key: (tuple(s), dtype) for key, (s, dtype) in record["state_dict"].items()}
         self.outputs = dict(np.load(folder / "golden" / f"{name}.npz"))
 
-    def weights(self) -> dict[str, Tensor]:
-        """Floating-point entries under their official names; integer buffers keep their value."""
+    def official_state(self) -> dict[str, Tensor]:
+        """The official file's tensors; counters of seen batches, the only integers, are 0."""
         return {
             key: torch.from_numpy(weight(key, shape))
-            for key, (shape, dtype) in self.shapes.items()
             if dtype.startswith("float")
+            else torch.zeros(shape, dtype=getattr(torch, dtype))
+            for key, (shape, dtype) in self.shapes.items()
         }
 
     def input(self, name: str) -> Tensor:

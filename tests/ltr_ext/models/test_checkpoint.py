@@ -1,0 +1,167 @@
+"""Checkpoints: round trips, official files, and files that would do harm."""
+
+from __future__ import annotations
+
+import collections
+import os
+import sys
+import types
+
+import pytest
+import torch
+
+from ltr_ext.models.checkpoint import (
+    guess_network,
+    load_network,
+    load_weights,
+    read_checkpoint,
+    save_network,
+)
+from ltr_ext.models.registry import build_network
+from ltr_ext.models.two_branch import two_branch_from
+from srft_plugin.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    return build_network("ostrack_tiny")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_round_trip_keeps_weights_and_metadata(tiny, tmp_path):
+    save_network(tiny, tmp_path / "a.safetensors", epoch=3, modality=None)
+    network = load_network(tmp_path / "a.safetensors")
+    assert network.metadata == {"network": "ostrack_tiny", "epoch": 3, "modality": None}
+    assert not network.training and same(network.state_dict(), tiny.state_dict())
+    save_network(network, tmp_path / "b.safetensors", epoch=4)
+    assert load_network(tmp_path / "b.safetensors").metadata["epoch"] == 4
+
+
+def test_file_without_a_name_is_recognised_by_its_keys(tiny, tmp_path):
+    torch.save({"net": two_branch_from(tiny).state_dict()}, tmp_path / "a.pth.tar")
+    assert load_network(tmp_path / "a.pth.tar").spec.name == "two_branch_tiny"
+    assert guess_network({"weight": torch.zeros(1)}) is None
+
+
+@pytest.fixture
+def official(tiny, tmp_path):
+    """A file as pytracking's trainers write it: weights beside pickled settings."""
+    module = types.ModuleType("lib.train.admin.settings")
+    module.Settings = type("Settings", (), {"__module__": module.__name__})
+    names = ("lib", "lib.train", "lib.train.admin", module.__name__)
+    sys.modules |= dict.fromkeys(names, module)
+    settings = module.Settings()
+    settings.batch_size = 32
+    path = tmp_path / "OSTrack_ep0300.pth.tar"
+    stats = collections.OrderedDict(train=[1.0, settings])
+    torch.save({"epoch": 300, "net": tiny.state_dict(), "settings": settings, "s": stats}, path)
+    for name in names:
+        del sys.modules[name]
+    return path
+
+
+def test_official_file_loads_without_its_settings(official, tiny):
+    state, metadata = read_checkpoint(official)
+    assert same(state, tiny.state_dict()) and metadata == {}
+    assert not any(name.startswith("lib") for name in sys.modules)
+
+
+class Exploit:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_file_that_would_run_code_is_refused(tiny, tmp_path, legacy):
+    path, proof = tmp_path / "bad.pth.tar", tmp_path / "proof"
+    content = {"net": tiny.state_dict(), "settings": Exploit(f"touch {proof}")}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(UserError, match="system"):
+        load_network(path)
+    assert not proof.exists()
+    torch.load(path, weights_only=False)  # the exploit is real
+    assert proof.exists()
+
+
+def test_settings_may_not_smuggle_a_real_function(tmp_path):
+    """A stand-in takes the place of whatever a trusted module name points to: nothing is called."""
+
+    class Call:
+        def __reduce__(self):
+            import numpy.testing
+
+            return numpy.testing.assert_equal, (1, 2)
+
+    torch.save({"net": {"a": torch.ones(1)}, "settings": Call()}, tmp_path / "a.pth")
+    assert read_checkpoint(tmp_path / "a.pth")[0]["a"] == 1
+
+
+def test_weights_of_another_network_are_named(tiny):
+    other = two_branch_from(tiny)
+    with pytest.raises(UserError) as error:
+        load_weights(tiny, other.state_dict(), "file.pth")
+    message = str(error.value)
+    assert "file.pth does not fit ostrack_tiny" in message
+    assert "missing (backbone.patch_embed.proj.weight" in message
+    assert "extra (backbone.patch_embed_rgb.proj.weight" in message
+    assert "seems to hold two_branch_tiny" in message
+
+
+def test_partial_load_must_be_asked_for(tiny):
+    state = tiny.state_dict()
+    state.pop("backbone.norm.weight")
+    network = build_network("ostrack_tiny")
+    with pytest.raises(UserError, match=r"1 missing \(backbone.norm.weight\)"):
+        load_weights(network, state, "file.pth")
+    load_weights(network, state, "file.pth", partial=True)
+    loaded = network.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
+
+
+def test_another_size_loads_with_resized_positions(tiny):
+    larger = build_network("ostrack_tiny", template_size=96, search_size=192)
+    with pytest.raises(UserError, match=r"pos_embed_z \(1, 16, 192\) instead of \(1, 36, 192\)"):
+        load_weights(larger, tiny.state_dict(), "file.pth")
+    with pytest.raises(UserError, match="of another shape"):
+        load_weights(larger, tiny.state_dict(), "file.pth", partial=True)
+    load_weights(larger, tiny.state_dict(), "file.pth", resize_positions=True)
+    mean = larger.backbone.pos_embed_x.mean(1)
+    assert torch.allclose(mean, tiny.backbone.pos_embed_x.mean(1), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.pth", None, "no such checkpoint"),
+        ("text.pth", b"not weights", "not a complete one"),
+        ("empty.safetensors", b"", "not a complete safetensors"),
+        ("zip.pth", b"PK\x03\x04 broken", "not a complete one"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        read_checkpoint(path)
+    assert name in str(error.value)
+
+
+def test_truncated_file_is_named(tiny, tmp_path):
+    save_network(tiny, tmp_path / "a.safetensors")
+    whole = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "b.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="b.safetensors is not a complete safetensors file"):
+        load_network(tmp_path / "b.safetensors")
+    torch.save({"net": tiny.state_dict()}, tmp_path / "a.pth")
+    whole = (tmp_path / "a.pth").read_bytes()
+    (tmp_path / "b.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="b.pth"):
+        load_network(tmp_path / "b.pth")

@@ -1,0 +1,96 @@
+"""The two-branch network: what it copies, what it freezes, what it weighs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ltr_ext.models.registry import build_network
+from ltr_ext.models.two_branch import two_branch_from
+from srft_plugin.errors import UserError
+from srft_plugin.groups import operation_groups
+
+
+@pytest.fixture(scope="module")
+def base():
+    torch.manual_seed(0)
+    return build_network("ostrack_tiny").eval()
+
+
+@pytest.fixture
+def network(base):
+    return two_branch_from(base)
+
+
+def test_every_tensor_is_a_copy_of_its_source(base, network):
+    state, source = network.state_dict(), base.state_dict()
+    for name, base_name in network.base_names().items():
+        assert torch.equal(state[name], source[base_name])
+        assert state[name].data_ptr() != source[base_name].data_ptr()
+
+
+def test_fusion_blocks_come_from_the_blocks_they_follow(network):
+    assert network.spec.fuse_after == (1, 3, 5, 7)
+    sources = network.prior_sources()
+    assert sources["backbone.fusion.2.attn.qkv"] == "backbone.blocks.5.attn.qkv"
+    assert sources["backbone.norm_aux"] == "backbone.norm"
+
+
+def test_prior_sources_name_every_operation_of_both_networks(base, network):
+    sources = network.prior_sources()
+    assert sources.keys() == operation_groups(network).keys()
+    assert set(sources.values()) == set(operation_groups(base))
+
+
+def test_both_modalities_reach_the_output(network):
+    network.eval()
+    template, search = torch.randn(1, 6, 64, 64), torch.randn(1, 6, 128, 128)
+    with torch.no_grad():
+        before = network(template, search)["score_map"]
+        for channels in (slice(0, 3), slice(3, 6)):
+            changed = search.clone()
+            changed[:, channels] += 1
+            assert not torch.allclose(network(template, changed)["score_map"], before)
+
+
+def test_three_channels_are_refused(network):
+    with pytest.raises(UserError, match=r"\(1, 3, 64, 64\).*\(B, 6, 64, 64\)"):
+        network(torch.zeros(1, 3, 64, 64), torch.zeros(1, 6, 128, 128))
+
+
+def test_freeze_fixes_positions_and_head_and_the_head_keeps_its_statistics(network):
+    network.freeze()
+    network.train()
+    frozen = {name for name, value in network.named_parameters() if not value.requires_grad}
+    expected = {name for name, _ in network.named_parameters() if "box_head" in name}
+    assert frozen == expected | {"backbone.pos_embed_z", "backbone.pos_embed_x"}
+    before = {k: v.clone() for k, v in network.box_head.state_dict().items()}
+    output = network(torch.randn(2, 6, 64, 64), torch.randn(2, 6, 128, 128))
+    sum(output[name].mean() for name in ("score_map", "size_map", "offset_map")).backward()
+    assert all(torch.equal(v, before[k]) for k, v in network.box_head.state_dict().items())
+    for name, value in network.named_parameters():
+        assert (value.grad is None) == (name in frozen), name
+
+
+def test_complete_tuning_trains_the_head(network):
+    network.freeze(head=False)
+    network.train()
+    assert network.box_head.training
+    assert all(value.requires_grad for value in network.box_head.parameters())
+
+
+def test_size_is_near_that_of_table_xii():
+    """206.4 M with the head and 199.9 M without: Table XII's 202.0 M lies between the two."""
+    with torch.device("meta"):
+        network = build_network("two_branch_ostrack256")
+    total, head = (
+        sum(value.numel() for value in part.state_dict().values()) / 1e6
+        for part in (network, network.box_head)
+    )
+    assert (round(total, 1), round(total - head, 1)) == (206.4, 199.9)
+
+
+def test_another_kind_of_base_is_refused():
+    with pytest.raises(UserError, match="Linear.*ostrack256"):
+        two_branch_from(nn.Linear(2, 2))
