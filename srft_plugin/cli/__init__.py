@@ -1,0 +1,55 @@
+"""The `srft` command: sub-commands live in the packages they serve and are mounted here."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+
+from srft_plugin.errors import report_errors
+
+
+class _Parser(argparse.ArgumentParser):
+    """Suggests the nearest word when a sub-command or choice is unknown."""
+
+    def error(self, message: str):
+        match = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if match:
+            known = re.findall(r"[\w.-]+", match[2])
+            near = difflib.get_close_matches(match[1], known, n=1)
+            if near:
+                message = f"{message}; did you mean {near[0]!r}?"
+        super().error(message)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, for `--help`, completion and the tests."""
+    import ltr_ext.dataset.commands
+    import pytracking_ext.commands
+    import vot_integration.commands
+
+    import ltr_ext.commands
+    import srft_plugin.cli.demo
+
+    parser = _Parser(
+        prog="srft",
+        description="Sensitivity-aware regularized tuning of RGB-X trackers: train, track, score.",
+    )
+    subparsers = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_Parser
+    )
+    for module in (
+        srft_plugin.cli.demo,
+        ltr_ext.commands,
+        ltr_ext.dataset.commands,
+        pytracking_ext.commands,
+        vot_integration.commands,
+    ):
+        module.add_commands(subparsers)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; 0 when it succeeded, 2 when the user can put the cause right."""
+    arguments = build_parser().parse_args(argv)
+    return report_errors(arguments.run, arguments)

@@ -14,12 +14,12 @@ from tqdm import tqdm
 from ltr_ext.data.representation import represent
 from ltr_ext.dataset.sequence import Sequence
 
-from .scene import Scene, SceneOptions
+from .scene import Scene, SceneOptions, visible_scene
 
 
 @lru_cache(maxsize=64)
 def _scene(seed: tuple[int, int], options: SceneOptions) -> Scene:
-    return Scene(seed, options)
+    return visible_scene(seed, options)
 
 
 @dataclass(frozen=True)

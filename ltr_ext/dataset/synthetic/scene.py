@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 
 import cv2
 import numpy as np
@@ -141,13 +142,21 @@ class _Object:
         return inside & (self.mask[np.clip(row, 0, last), np.clip(column, 0, last)] > 127)
 
 
+def visible_scene(seed: tuple[int, ...], options: SceneOptions | None = None) -> Scene:
+    """The first scene of the stream ``seed`` whose first frame shows the target."""
+    for attempt in count():
+        scene = Scene((*seed, attempt), options)
+        if np.isfinite(scene.boxes[0]).all():
+            return scene
+
+
 class Scene:
     """A random video with ground truth; ``Scene(seed, options)`` is a pure function of both."""
 
-    def __init__(self, seed: int | tuple[int, ...], options: SceneOptions | None = None):
+    def __init__(self, seed: tuple[int, ...], options: SceneOptions | None = None):
         self.options = options = options or SceneOptions()
-        self._seed = seed if isinstance(seed, tuple) else (seed,)
-        rng = np.random.default_rng(self._seed)
+        self._seed = seed
+        rng = np.random.default_rng(seed)
         bank = texture_bank(options.texture_seed)
         frame = np.array([options.width, options.height], np.float64)
 

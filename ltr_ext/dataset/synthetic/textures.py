@@ -100,6 +100,6 @@ def texture_bank(seed: int, count: int = 768) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def noise_tile(size: int = 1024) -> np.ndarray:
-    """(size, size, 3) int16, normal with standard deviation 32: sensor noise to cut windows from."""
+    """(size, size, 3) int16, normal, standard deviation 32: sensor noise to cut windows from."""
     rng = np.random.default_rng(0)
     return (32 * rng.standard_normal((size, size, 3), dtype=np.float32)).astype(np.int16)

@@ -1,0 +1,27 @@
+"""Training sets by the names that recipes use."""
+
+from __future__ import annotations
+
+from ltr_ext.dataset.registry import open_dataset
+from ltr_ext.dataset.synthetic import SceneOptions, Synthetic
+
+# Look-alikes at another depth and failing light: what only the second camera can resolve.
+RGBD_OPTIONS = SceneOptions(length=60, look_alike=0.7, distractors=(1, 4), dark=0.6)
+RGB_OPTIONS = SceneOptions(length=40)
+GENERATED = {
+    "synthetic_rgb": Synthetic(100_000, 10, RGB_OPTIONS),
+    "synthetic_rgbd": Synthetic(100_000, 11, RGBD_OPTIONS, "depth"),
+}
+
+
+def open_training_sets(names: tuple[str, ...]) -> list:
+    """The data sets called ``name`` or ``name:root``; generated ones need no root.
+
+    Raises:
+        UserError: an unknown name, a path that is not set or not there.
+    """
+    sets = []
+    for entry in names:
+        name, _, root = entry.partition(":")
+        sets.append(GENERATED[name] if name in GENERATED else open_dataset(name, root or None))
+    return sets

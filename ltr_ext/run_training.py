@@ -1,0 +1,172 @@
+"""Trains a recipe: `python -m ltr_ext.run_training srft <config> [key=value ...]`.
+
+The same command resumes a run that was stopped. Results are in
+``<workspace>/checkpoints/ltr/srft/<config>``: checkpoints, ``log.jsonl``, TensorBoard files,
+``prior.safetensors`` and, at the end, ``network.safetensors`` for tracking.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from srft_plugin.tuning.regularizer import make_regularizer
+from torch import nn
+
+from ltr_ext.actors.tracking import sample_loss, to_device
+from ltr_ext.admin.environment import environment
+from ltr_ext.data.loader import make_loader
+from ltr_ext.data.sampler import PairDataset
+from ltr_ext.dataset.training_sets import open_training_sets
+from ltr_ext.models.checkpoint import load_network, save_network
+from ltr_ext.models.registry import build_network
+from ltr_ext.models.two_branch import two_branch_from
+from ltr_ext.recipe import Recipe, load_recipe, unknown
+from ltr_ext.trainers.trainer import Trainer
+from srft_plugin.errors import report_errors
+from srft_plugin.prior import Prior, estimate_prior
+
+DEFAULT_BASE = Path(__file__).parent / "models" / "weights" / "ostrack_tiny.safetensors"
+PRIOR_BATCH = 16  # samples per backward pass of the prior estimate
+
+
+def run_dir(name: str, workspace: Path | None = None) -> Path:
+    """Folder of the run called ``name``: upstream's ``checkpoints/<project_path>``."""
+    return (workspace or environment().workspace_dir) / "checkpoints" / "ltr" / "srft" / name
+
+
+def train(recipe: Recipe, folder: Path, device: str | torch.device = "cpu") -> Path:
+    """Runs ``recipe`` to its end in ``folder``, from where it stopped if it was begun there.
+
+    Returns:
+        The network file, ready for tracking.
+
+    Raises:
+        UserError: wrong data, checkpoint or settings; see the message.
+    """
+    device = torch.device(device)
+    seed_everything(recipe.seed)
+    base = None if recipe.base is None else load_network(base_file(recipe.base))
+    network = _network(recipe, base)
+    data = PairDataset(
+        open_training_sets(recipe.datasets),
+        spec=network.spec,
+        samples_per_epoch=recipe.samples_per_epoch,
+        seed=recipe.seed,
+        max_gap=recipe.max_gap,
+        centre_jitter=recipe.centre_jitter,
+        scale_jitter=recipe.scale_jitter,
+    )
+    prior = None
+    if recipe.regularizer in ("srft", "srft:prior"):
+        prior = _prior(recipe, base, folder, device).renamed(network.prior_sources())
+    regularizer = make_regularizer(
+        recipe.regularizer, network, prior, recipe.total_steps, kappa=recipe.kappa
+    )
+    loader = functools.partial(
+        make_loader, data, batch_size=recipe.batch_size, workers=recipe.workers
+    )
+    trainer = Trainer(network, recipe, regularizer, loader, folder, device)
+    trainer.train()
+    file = folder / "network.safetensors"
+    save_network(network.cpu(), file, steps=recipe.total_steps, regularizer=recipe.regularizer)
+    return file
+
+
+def base_file(base: str) -> Path:
+    """The checkpoint that ``Recipe.base`` names."""
+    return DEFAULT_BASE if base == "default" else Path(base).expanduser()
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds every generator that training may draw from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _network(recipe: Recipe, base: nn.Module | None) -> nn.Module:
+    if base is None:
+        return build_network(recipe.network)
+    network = two_branch_from(base)
+    if network.spec.name != recipe.network:
+        raise unknown(
+            f"combination: {recipe.base} holds {base.spec.name}, which makes a",
+            network.spec.name,
+            [recipe.network],
+        )
+    if recipe.trainable == "backbone":
+        network.freeze_head()
+    return network
+
+
+def _prior(recipe: Recipe, base: nn.Module, folder: Path, device: torch.device) -> Prior:
+    """Prior sensitivity of the base tracker on RGB data, estimated once per run."""
+    file = folder / "prior.safetensors"
+    if file.exists():
+        return Prior.load(file)
+    data = PairDataset(
+        open_training_sets(recipe.source),
+        spec=base.spec,
+        samples_per_epoch=recipe.prior_samples,
+        seed=recipe.seed + 1,
+        max_gap=recipe.max_gap,
+        centre_jitter=recipe.centre_jitter,
+        scale_jitter=recipe.scale_jitter,
+    )
+    batches = (
+        to_device(batch, device)
+        for batch in make_loader(data, 0, batch_size=PRIOR_BATCH, workers=recipe.workers)
+    )
+    prior = estimate_prior(base.to(device).eval(), sample_loss, batches, top_k=recipe.top_k)
+    base.cpu()
+    prior.save(file)
+    return prior
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments shared by this command and `srft train`."""
+    parser.add_argument("config", help="a recipe of ltr_ext/train_settings/srft")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
+    parser.add_argument("--name", help="name of the run; the config's unless given")
+    parser.add_argument("--workspace", type=Path, help="folder for runs; see `srft env`")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains what the command line asks for and prints where the network is."""
+    recipe = load_recipe(arguments.config).override(arguments.overrides)
+    folder = run_dir(arguments.name or arguments.config, arguments.workspace)
+    print(f"network: {train(recipe, folder, arguments.device)}")
+    return 0
+
+
+def run_in_host(recipe: Recipe, settings: Any) -> None:
+    """Trains from pytracking's `run_training.py`: paths and names from its settings.
+
+    Overrides come from the environment variable ``SRFT_OVERRIDES`` (separated by spaces), as the
+    host's command line has no room for them.
+    """
+    recipe = recipe.override(os.environ.get("SRFT_OVERRIDES", "").split())
+    workspace = Path(settings.env.workspace_dir or environment().workspace_dir)
+    device = "cuda" if settings.use_gpu and torch.cuda.is_available() else "cpu"
+    train(recipe, run_dir(settings.script_name, workspace), device)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m ltr_ext.run_training srft <config>`, as upstream's command line has it."""
+    parser = argparse.ArgumentParser(description="Train a recipe, or resume it.")
+    parser.add_argument("module", choices=("srft",), help="upstream's name for a set of configs")
+    add_arguments(parser)
+    return report_errors(run, parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""`srft demo`: the main job on generated data, from RGB tracker to official RGB-D scores."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from srft_plugin.errors import UserError
+
+DESCRIPTION = """
+Fine-tunes the bundled RGB tracker for RGB-D on a generated data set, once by full fine-tuning and
+once by SRFT, scores both with the official VOT toolkit, and measures what they forgot of RGB. No
+download, no GPU.
+"""
+# The three trackers that are compared, and how the tables call them.
+TRACKERS = {"base": "RGB tracker, not tuned", "fft": "full fine-tuning", "srft": "SRFT"}
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How much the demo generates and trains."""
+
+    train_sequences: int
+    train_length: int
+    test_sequences: int
+    test_length: int
+    rgb_sequences: int
+    epochs: int
+    samples_per_epoch: int
+    prior_samples: int
+
+
+SIZES = {
+    "default": DemoSize(40, 60, 8, 100, 8, 4, 640, 128),
+    "smoke": DemoSize(3, 20, 2, 25, 1, 1, 32, 16),
+}
+
+
+def add_commands(subparsers) -> None:
+    """Mounts `srft demo`."""
+    parser = subparsers.add_parser(
+        "demo", help="the main job on generated data, in minutes on a CPU", description=DESCRIPTION
+    )
+    parser.add_argument("--out", type=Path, default=Path("srft-demo"), help="folder to work in")
+    parser.add_argument("--size", choices=SIZES, default="default")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--fresh", action="store_true", help="discard what --out already holds")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the demo; a run that was stopped continues where it was."""
+    from .demo_report import print_table, write_report
+
+    began = time.perf_counter()
+    demo = Demo(arguments.out, SIZES[arguments.size], arguments.seed, arguments.device)
+    demo.claim_folder(arguments.size, arguments.fresh)
+    demo.write_data()
+    networks = demo.train()
+    scores = demo.evaluate(networks)
+    for name, score in demo.measure_rgb(networks).items():
+        scores[name] |= score
+    seconds = time.perf_counter() - began
+    text = json.dumps({"seconds": seconds, "scores": scores}, indent=2) + "\n"
+    (arguments.out / "scores.json").write_text(text, encoding="utf-8")
+    print_table(scores)
+    print(f"report: {write_report(demo, scores)}")
+    print(f"VOT workspace: {demo.workspace}   time: {seconds:.0f} s")
+    return 0
+
+
+class Demo:
+    """The steps of the demo, each of which keeps what an earlier run has finished.
+
+    Args:
+        folder: everything is written below it.
+        size: how much to generate and train.
+        seed: seeds data and training.
+        device: where to train.
+    """
+
+    def __init__(self, folder: Path, size: DemoSize, seed: int, device: str):
+        self.folder, self.size, self.seed, self.device = folder.resolve(), size, seed, device
+        self.train_set, self.test_set = self.folder / "data/train", self.folder / "data/test"
+        self.workspace = self.folder / "vot"
+
+    def claim_folder(self, size: str, fresh: bool) -> None:
+        """Makes sure that the folder is ours and was begun with the same settings.
+
+        Raises:
+            UserError: it holds something else.
+        """
+        stamp = self.folder / "demo.json"
+        settings = {"size": size, "seed": self.seed}
+        if stamp.exists() and fresh:
+            shutil.rmtree(self.folder)
+        if stamp.exists() and json.loads(stamp.read_text("utf-8")) != settings:
+            raise UserError(
+                f"{self.folder} holds a demo with other settings ({stamp.read_text('utf-8')}); "
+                "choose another --out, or --fresh to discard it"
+            )
+        if not stamp.exists() and self.folder.exists() and any(self.folder.iterdir()):
+            raise UserError(f"{self.folder} is not empty and not a demo; choose another --out")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(json.dumps(settings), "utf-8")
+
+    def write_data(self) -> None:
+        """RGB-D training set in DepthTrack layout, test set in VOT layout, disjoint textures."""
+        from ltr_ext.dataset.synthetic import visible_scene, write_depthtrack
+        from ltr_ext.dataset.training_sets import RGBD_OPTIONS
+
+        size = self.size
+        for root, seed, texture_seed, count, length in (
+            (self.train_set, 100, 1, size.train_sequences, size.train_length),
+            (self.test_set, 200, 2, size.test_sequences, size.test_length),
+        ):
+            options = dataclasses.replace(RGBD_OPTIONS, length=length, texture_seed=texture_seed)
+            scenes = {
+                f"{root.name}{i:03d}": visible_scene((seed, self.seed, i), options)
+                for i in range(count)
+            }
+            write_depthtrack(root, scenes, f"{root.name} set")
+
+    def recipe(self, regularizer: str):
+        """The recipe `tiny_depth` on the demo's data."""
+        from ltr_ext.recipe import load_recipe
+
+        return dataclasses.replace(
+            load_recipe("tiny_depth"),
+            datasets=(f"depthtrack:{self.train_set}",),
+            regularizer=regularizer,
+            epochs=self.size.epochs,
+            samples_per_epoch=self.size.samples_per_epoch,
+            prior_samples=self.size.prior_samples,
+            seed=self.seed,
+        )
+
+    def run_folder(self, name: str) -> Path:
+        """Checkpoints, log and prior of one fine-tuning."""
+        from ltr_ext.run_training import run_dir
+
+        return run_dir(name, self.folder / "runs")
+
+    def train(self) -> dict[str, Path]:
+        """Network file of each tracker; both fine-tunings have the same seed and budget."""
+        from ltr_ext.run_training import DEFAULT_BASE, train
+
+        networks = {"base": DEFAULT_BASE}
+        for name, regularizer in (("fft", "none"), ("srft", "srft")):
+            print(f"fine-tuning: {TRACKERS[name]}")
+            networks[name] = train(self.recipe(regularizer), self.run_folder(name), self.device)
+        return networks
+
+    def evaluate(self, networks: dict[str, Path]) -> dict[str, dict[str, Any]]:
+        """Pr, Re and F of each tracker by the VOT toolkit, long-term protocol."""
+        from vot_integration.runner import analyse, evaluate
+        from vot_integration.workspace import create_workspace
+
+        for name, file in networks.items():
+            create_workspace(
+                self.workspace,
+                self.test_set,
+                tracker_param="checkpoint",
+                checkpoint=file,
+                name=name,
+            )
+        total = len(networks) * self.size.test_sequences
+        with tqdm(total=total, desc="VOT toolkit", unit="seq", disable=None) as bar:
+            evaluate(self.workspace, progress=lambda _: bar.update())
+        return analyse(self.workspace)
+
+    def measure_rgb(self, networks: dict[str, Path]) -> dict[str, dict[str, Any]]:
+        """Mean IoU on held-out RGB videos, where both branches see the RGB image; frames/s."""
+        from ltr_ext.dataset.synthetic import SceneOptions, Synthetic
+        from pytracking_ext.analysis.metrics import overlap
+        from pytracking_ext.evaluation.running import track_sequence
+        from pytracking_ext.parameter.srft import load
+        from pytracking_ext.tracker.srft import SRFTTracker
+
+        options = SceneOptions(length=self.size.test_length, texture_seed=2, dark=0.0)
+        videos = Synthetic(self.size.rgb_sequences, 300 + self.seed, options, name="rgb")
+        scores = {}
+        with tqdm(
+            total=len(networks) * len(videos), desc="RGB videos", unit="seq", disable=None
+        ) as bar:
+            for name, file in networks.items():
+                overlaps, seconds = [], 0.0
+                for index in range(len(videos)):
+                    video = videos[index]
+                    tracker = SRFTTracker(load("checkpoint", checkpoint=file, device=self.device))
+                    result = track_sequence(tracker, video)
+                    judged = video.visible.copy()
+                    judged[: judged.argmax() + 1] = False  # the frame that was given
+                    overlaps.append(overlap(result.boxes[judged], video.boxes[judged]))
+                    seconds += result.times[1:].sum()
+                    bar.update()
+                frames = len(videos) * (self.size.test_length - 1)
+                scores[name] = {
+                    "rgb_iou": float(np.concatenate(overlaps).mean()),
+                    "frames_per_second": frames / seconds,
+                }
+        return scores
