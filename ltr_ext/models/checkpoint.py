@@ -180,7 +180,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals([(_Ignored, name) for name in names]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
-        _refuse_code(path, re.findall(r"Unsupported global: GLOBAL (\S+)", str(error)))
+        _refuse_code(path, re.findall(r"GLOBAL (\S+)", str(error)))
         raise UserError(
             f"{path} is not a file of torch.save, or not a complete one; get it anew"
         ) from error
