@@ -1,0 +1,1 @@
+"""DepthTrack and VOT-RGBD2022 through the official VOT toolkit."""

@@ -1,0 +1,127 @@
+"""Evaluation by TraX and the toolkit's API: equal to the plain commands, honest after faults."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from srft_plugin.errors import UserError
+from vot_integration.results import read_run
+from vot_integration.runner import all_runs, analyse, evaluate
+
+STACKS = ["depthtrack", "vot-rgbd2022"]
+
+
+def vot(workspace, *arguments: str) -> str:
+    """The toolkit's own command; stdout and stderr."""
+    command = [Path(sys.executable).with_name("vot"), *arguments[:1]]
+    command += ["--workspace", workspace.directory, *arguments[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=workspace.directory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def result_files(workspace, tracker: str = "blob") -> dict[str, bytes]:
+    """All results but the times, which are never the same."""
+    root = workspace.directory / "results" / tracker
+    files = [p for p in root.rglob("*") if p.is_file() and not p.name.endswith("_time.value")]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("benchmark", STACKS)
+def test_equal_to_the_plain_commands(make_workspace, tmp_path, benchmark):
+    workspace = make_workspace(benchmark=benchmark)
+    vot(workspace, "evaluate", "blob")
+    vot(workspace, "analysis", "blob", "--name", "plain")
+    plain = result_files(workspace)
+    document = json.loads((workspace.directory / "analysis" / "plain.json").read_text())
+    (experiment,) = document["results"].values()
+    figures = list(analyse(workspace)["blob"].values())
+
+    outcomes = evaluate(workspace, force=True)
+    assert result_files(workspace) == plain
+    assert [outcome.sequence for outcome in outcomes] == ["a", "b", "c"]
+    assert list(analyse(workspace)["blob"].values()) == figures
+    if benchmark == "depthtrack":
+        assert figures == experiment["results"][0][0]
+    else:
+        assert figures == [*experiment["results"][0][0], *experiment["results"][2][0][:2]]
+
+
+def test_several_trackers_in_one_workspace(make_workspace):
+    make_workspace("blob")
+    workspace = make_workspace("still")
+    evaluate(workspace)
+    figures = analyse(workspace)
+    assert list(figures) == ["blob", "still"]
+    assert figures["blob"]["F"] > 0.75 > figures["still"]["F"] > 0
+    assert analyse(workspace, ["still"])["still"] == figures["still"]
+
+
+@pytest.mark.parametrize("benchmark", STACKS)
+def test_only_what_is_missing_or_damaged_is_made_again(make_workspace, benchmark):
+    workspace = make_workspace(benchmark=benchmark)
+    evaluate(workspace)
+    whole = result_files(workspace)
+    assert all(outcome.frames == 0 for outcome in evaluate(workspace))
+
+    spoiled = [(folder, run) for folder, run in all_runs(workspace, "blob")][:3]
+    (folder, run), (folder2, run2), (folder3, run3) = spoiled
+    os.remove(folder / f"{run.name}_confidence.value")
+    os.truncate(folder2 / f"{run2.name}.bin", 40)
+    os.truncate(folder3 / f"{run3.name}_confidence.value", 30)
+    with pytest.raises(UserError, match="3 runs of blob are missing or damaged"):
+        analyse(workspace)
+    frames = sum(outcome.frames for outcome in evaluate(workspace))
+    assert frames == sum(len(run.frames) - 1 for _, run in spoiled)
+    assert result_files(workspace) == whole
+
+
+@pytest.mark.parametrize(
+    ("tracker", "message"),
+    [
+        ("raises", "RuntimeError: out of luck"),
+        ("exits", "exit"),
+        ("hangs", "did not reply in 1 seconds"),
+        ("unloadable", "ValueError: the network is broken"),
+    ],
+)
+def test_failures_are_errors_with_the_reason(make_workspace, tracker, message):
+    workspace = make_workspace(tracker, timeout=1)
+    with pytest.raises(UserError, match=message) as failure:
+        evaluate(workspace)
+    failed = ["a", "b", "c"] if tracker == "unloadable" else ["b"]
+    assert f"{len(failed)} of 3 sequences failed" in str(failure.value)
+    root = workspace.directory / "results" / tracker / "rgbd-unsupervised"
+    assert sorted(path.parent.name for path in root.rglob("*.bin")) == sorted(
+        set("abc") - set(failed)
+    )
+    assert not list(root.parent.glob(".staging*"))
+    with pytest.raises(UserError, match="missing or damaged"):
+        analyse(workspace)
+
+
+@pytest.mark.parametrize("tracker", ["nans", "prints", "empties"])
+def test_what_a_tracker_may_do_wrong_without_harm(make_workspace, tracker):
+    workspace = make_workspace(tracker, timeout=5)
+    evaluate(workspace)
+    folder, run = list(all_runs(workspace, tracker))[1]
+    boxes, confidences = read_run(folder, run)
+    assert (boxes[1:] == boxes[1]).all()  # a tracker that never moves, fault or not
+    assert (confidences[5] == 0) == (tracker == "nans" or tracker == "empties")
+
+
+def test_missing_depth_is_counted(make_workspace, tmp_path, data_set):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").symlink_to(data_set / "a")
+    workspace = make_workspace(sequences=tmp_path / "data")
+    depth = workspace.directory / "sequences" / "a" / "depth"
+    depth.unlink()
+    depth.mkdir()
+    for path in sorted((data_set / "a" / "depth").iterdir())[:-3]:
+        (depth / path.name).symlink_to(path)
+    (outcome,) = evaluate(workspace)
+    assert outcome.rgb_only == 3

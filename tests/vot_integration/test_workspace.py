@@ -1,0 +1,179 @@
+"""`create_workspace`: what the toolkit needs, beside the user's data, and clear refusals."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srft_plugin.errors import UserError
+from vot_integration.sequences import ground_truth_lines
+from vot_integration.workspace import open_workspace, tracker_settings
+
+from .conftest import write_sequence
+
+
+def snapshot(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_files_and_untouched_data(make_workspace, data_set):
+    before = snapshot(data_set)
+    workspace = make_workspace()
+    assert snapshot(data_set) == before
+    assert workspace.sequences == ("a", "b", "c")
+    assert workspace.trackers == ("blob",)
+    folder = workspace.directory / "sequences" / "b"
+    assert (folder / "color").resolve() == data_set / "b" / "color"
+    assert "length=30\n" in (folder / "sequence").read_text()
+    assert "channels.depth=depth/%08d.png\n" in (folder / "sequence").read_text()
+    assert (folder / "groundtruth.txt").read_text() == (data_set / "b/groundtruth.txt").read_text()
+
+
+def test_trackers_are_added(make_workspace):
+    make_workspace("blob")
+    assert make_workspace("still").trackers == ("blob", "still")
+    assert make_workspace("still").trackers == ("blob", "still")  # the same again
+    with pytest.raises(UserError, match="'still' with other settings"):
+        make_workspace("still", device="cuda:0")
+
+
+def test_settings_survive_the_ini_format(make_workspace, tmp_path):
+    checkpoint = tmp_path / "100% [best].safetensors"
+    checkpoint.write_bytes(b"")
+    settings = tracker_settings(make_workspace(checkpoint=checkpoint), "blob")
+    assert settings["env_srft_checkpoint"] == str(checkpoint)
+
+
+def test_absent_frames_become_nan(tmp_path, make_workspace):
+    source = write_sequence(tmp_path / "data" / "s", 6)
+    (source / "groundtruth.txt").write_text(
+        "1,2,3,4\r\n0,0,0,0\r\n1\t2\t3\t4\r\n5,6,-1,-1\r\n0\r\n1.50, 2, 3, 4\r\n\r\n"
+    )
+    workspace = make_workspace(sequences=tmp_path / "data")
+    lines = (workspace.directory / "sequences/s/groundtruth.txt").read_text().splitlines()
+    absent = "nan,nan,nan,nan"
+    assert lines == ["1,2,3,4", absent, "1,2,3,4", absent, absent, "1.50,2,3,4"]
+
+
+@given(
+    st.lists(
+        st.tuples(*[st.floats(0.5, 1e4, width=32)] * 4) | st.none(), min_size=1, max_size=20
+    ).filter(any),
+    st.sampled_from([",", ", ", "\t", " "]),
+)
+def test_ground_truth_keeps_its_numbers(tmp_path_factory, boxes, separator):
+    path = tmp_path_factory.getbasetemp() / "groundtruth.txt"
+    rows = [("nan",) * 4 if box is None else map(repr, box) for box in boxes]
+    path.write_text("\n".join(map(separator.join, rows)) + "\n")
+    parsed = [tuple(map(float, line.split(","))) for line in ground_truth_lines(path)]
+    assert [None if box[0] != box[0] else box for box in parsed] == boxes
+
+
+def test_fewer_depth_frames_warn(tmp_path, make_workspace):
+    source = write_sequence(tmp_path / "data" / "s", 6)
+    os.remove(source / "depth" / "00000006.png")
+    (warning,) = make_workspace(sequences=tmp_path / "data").warnings
+    assert "5 depth frames, 6 colour frames" in warning
+
+
+def test_fewer_boxes_warn(tmp_path, make_workspace):
+    source = write_sequence(tmp_path / "data" / "s", 6)
+    (source / "groundtruth.txt").write_text("1,2,3,4\n" * 4)
+    (warning,) = make_workspace(sequences=tmp_path / "data").warnings
+    assert "4 boxes for 6 frames" in warning
+
+
+def damage(name, text):
+    return lambda source: (source / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: shutil.rmtree(s / "depth"), "neither a depth nor an ir folder"),
+        (lambda s: os.remove(s / "color" / "00000003.jpg"), "lacks 00000003.jpg"),
+        (lambda s: os.remove(s / "color" / "00000001.jpg"), "numbered from 1"),
+        (lambda s: os.remove(s / "groundtruth.txt"), "groundtruth.txt is missing"),
+        (damage("groundtruth.txt", "1,2,3,4\n" * 7), "7 boxes, color/ has 6 frames"),
+        (damage("groundtruth.txt", "1,2,3,4\n1,2,3\n"), "line 2: found '1,2,3'"),
+        (damage("groundtruth.txt", "nan,nan,nan,nan\n1,2,3,4\n"), "absent in the first frame"),
+        (damage("groundtruth.txt", "0,0,0,0\n" * 6), "in no frame"),
+    ],
+)
+def test_unusable_sequences_are_refused(tmp_path, make_workspace, spoil, message):
+    spoil(write_sequence(tmp_path / "data" / "s", 6))
+    with pytest.raises(UserError, match=message):
+        make_workspace(sequences=tmp_path / "data")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]  # nothing left behind
+
+
+@pytest.mark.parametrize(
+    ("anchors", "message"),
+    [
+        (None, "anchor.value is missing"),
+        ("0 0 0", "no anchor"),
+        ("1 0 0 0 0 0 1", "7 values, the sequence has 6"),
+        ("0 1", "frame 2 is an anchor, but its box is absent"),
+    ],
+)
+def test_unusable_anchors_are_refused(tmp_path, make_workspace, anchors, message):
+    source = write_sequence(tmp_path / "data" / "s", 6, absent=range(1, 2))
+    if anchors is not None:
+        (source / "anchor.value").write_text(anchors.replace(" ", "\n") + "\n")
+    with pytest.raises(UserError, match=message):
+        make_workspace(benchmark="vot-rgbd2022", sequences=tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"benchmark": "depthrack"}, "unknown benchmark 'depthrack'"),
+        ({"name": "a tracker"}, "only letters"),
+        ({"checkpoint": "/nowhere/x.safetensors"}, "checkpoint /nowhere/x.safetensors"),
+        ({"sequences": "/nowhere"}, "/nowhere is not a folder"),
+    ],
+)
+def test_unusable_arguments_are_refused(make_workspace, options, message):
+    with pytest.raises(UserError, match=message):
+        make_workspace(**options)
+
+
+def test_list_txt_chooses(tmp_path, make_workspace):
+    for name in ("x", "y", "z"):
+        write_sequence(tmp_path / "data" / name, 4)
+    (tmp_path / "data" / "list.txt").write_text("z\r\nx\r\n\r\n")
+    assert make_workspace(sequences=tmp_path / "data").sequences == ("z", "x")
+    (tmp_path / "data" / "list.txt").write_text("z\nw\n")
+    with pytest.raises(UserError, match="names w, but"):
+        make_workspace(sequences=tmp_path / "data")
+
+
+def test_another_data_set_is_refused(make_workspace, tmp_path):
+    make_workspace()
+    write_sequence(tmp_path / "data" / "s", 4)
+    with pytest.raises(UserError, match="other sequences"):
+        make_workspace("still", sequences=tmp_path / "data")
+
+
+def test_no_workspace(tmp_path, make_workspace):
+    with pytest.raises(UserError, match="no workspace"):
+        open_workspace(tmp_path)
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists and is no workspace"):
+        make_workspace()
+
+
+def test_missing_list_txt(make_workspace):
+    workspace = make_workspace()
+    (workspace.directory / "sequences" / "list.txt").unlink()
+    with pytest.raises(UserError, match=r"list\.txt is missing"):
+        open_workspace(workspace.directory)
+
+
+def test_unknown_tracker_suggests_the_nearest(make_workspace):
+    with pytest.raises(UserError, match="did you mean blob"):
+        tracker_settings(make_workspace(), "blop")

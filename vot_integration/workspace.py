@@ -1,0 +1,277 @@
+"""Workspaces of the VOT toolkit that the plain ``vot`` commands accept.
+
+W/config.yaml     registry, stack file
+W/<stack>.yaml    experiments and analyses, without the toolkit's data set download
+W/trackers.ini    one section per tracker
+W/sequences/      list.txt and a folder of links per sequence; the user's data stay as they are
+W/results/        TRACKER/EXPERIMENT/SEQUENCE/...
+"""
+
+from __future__ import annotations
+
+import configparser
+import difflib
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from srft_plugin.errors import UserError
+
+from .sequences import find_sequences, link_sequence
+
+PACKAGES = Path(__file__).resolve().parent.parent  # the folder that holds vot_integration
+SERVER = "vot_integration.server"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A protocol: its stack file, the name of its experiment, the figures that it reports."""
+
+    stack: str
+    experiment: str
+    measures: tuple[str, ...]
+
+    @property
+    def multistart(self) -> bool:
+        """Whether the tracker starts at anchors, not once per sequence."""
+        return "EAO" in self.measures
+
+
+LONG_TERM = Benchmark("rgbd_longterm.yaml", "rgbd-unsupervised", ("Pr", "Re", "F"))
+MULTISTART = Benchmark("rgbd_multistart.yaml", "baseline", ("EAO", "A", "R"))
+BENCHMARKS = {"depthtrack": LONG_TERM, "cdtb": LONG_TERM, "vot-rgbd2022": MULTISTART}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A workspace on disk.
+
+    Attributes:
+        directory: absolute path.
+        benchmark: its protocol.
+        sequences: names in the order of list.txt.
+        trackers: names in trackers.ini.
+        warnings: what `create_workspace` noticed in the data, one line each.
+    """
+
+    directory: Path
+    benchmark: Benchmark
+    sequences: tuple[str, ...]
+    trackers: tuple[str, ...]
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+
+
+def create_workspace(
+    directory: str | Path,
+    sequences: str | Path,
+    tracker_param: str,
+    checkpoint: str | Path | None = None,
+    benchmark: str = "depthtrack",
+    device: str = "cpu",
+    name: str | None = None,
+    timeout: int = 120,
+    paths: Sequence[str | Path] = (),
+) -> Workspace:
+    """Creates a workspace with one tracker, or adds a tracker to the workspace of the same data.
+
+    Args:
+        directory: where the workspace goes.
+        sequences: the data set, a folder of sequence folders (all of them, or those of list.txt).
+        tracker_param: parameter name under ``pytracking_ext/parameter/srft``, or
+            ``module:factory`` for a tracker of one's own; see `vot_integration.server`.
+        checkpoint: weights for the tracker.
+        benchmark: ``"depthtrack"``, ``"cdtb"`` (long-term protocol) or ``"vot-rgbd2022"``.
+        device: torch device of the tracker, such as ``"cuda:0"``.
+        name: the tracker's name in results and reports; default: ``tracker_param``.
+        timeout: seconds that the toolkit waits for one frame before it kills the tracker.
+        paths: folders put on the tracker's module path (the toolkit overwrites PYTHONPATH).
+
+    Raises:
+        UserError: unusable data, unknown benchmark or parameter name, missing checkpoint, a name
+            taken by another tracker, or ``directory`` holding something else.
+    """
+    if benchmark not in BENCHMARKS:
+        raise UserError(f"unknown benchmark {benchmark!r}; choose from {', '.join(BENCHMARKS)}")
+    protocol = BENCHMARKS[benchmark]
+    directory, root = Path(directory).resolve(), Path(sequences).resolve()
+    name = name or re.sub(r"[^A-Za-z0-9_-]+", "-", tracker_param)
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise UserError(f"tracker name {name!r}: only letters, digits, - and _ are possible")
+    checkpoint = _checked_weights(tracker_param, checkpoint)
+    folders = find_sequences(root)
+    if (directory / "config.yaml").exists():
+        workspace = open_workspace(directory)
+        names = tuple(folder.name for folder in folders)
+        if (workspace.benchmark, workspace.sequences) != (protocol, names):
+            raise UserError(
+                f"{directory} is a workspace of {len(workspace.sequences)} other sequences or of "
+                "another benchmark; choose a new folder"
+            )
+        channel, warnings = _auxiliary(directory), ()
+    else:
+        channel, warnings = _write_workspace(directory, folders, protocol)
+    section = _tracker_section(
+        name, tracker_param, checkpoint, device, channel, timeout, [PACKAGES, *paths]
+    )
+    _add_tracker(directory / "trackers.ini", name, section)
+    workspace = open_workspace(directory)
+    return Workspace(**{**vars(workspace), "warnings": tuple(warnings)})
+
+
+def open_workspace(directory: str | Path) -> Workspace:
+    """Reads a workspace that `create_workspace` wrote.
+
+    Raises:
+        UserError: ``directory`` is none, or files in it are missing.
+    """
+    import yaml  # comes with the toolkit, which the packages below this one do without
+
+    directory = Path(directory).resolve()
+    config = directory / "config.yaml"
+    if not config.is_file():
+        raise UserError(f"{directory} is no workspace (no config.yaml); `srft vot init` makes one")
+    stack = yaml.safe_load(config.read_text(encoding="utf-8")).get("stack")
+    benchmark = next((b for b in BENCHMARKS.values() if b.stack == stack), None)
+    if benchmark is None:
+        known = ", ".join(sorted({b.stack for b in BENCHMARKS.values()}))
+        raise UserError(f"{config}: stack {stack!r} is not one of {known}; run `srft vot init`")
+    listing = directory / "sequences" / "list.txt"
+    for path in (listing, directory / stack, directory / "trackers.ini"):
+        if not path.is_file():
+            raise UserError(f"{path} is missing; make the workspace anew with `srft vot init`")
+    return Workspace(
+        directory=directory,
+        benchmark=benchmark,
+        sequences=tuple(listing.read_text(encoding="utf-8").split("\n")[:-1]),
+        trackers=tuple(_read_ini(directory / "trackers.ini").sections()),
+    )
+
+
+def tracker_settings(workspace: Workspace, name: str) -> dict[str, str]:
+    """Section ``name`` of trackers.ini.
+
+    Raises:
+        UserError: there is no such tracker.
+    """
+    if name not in workspace.trackers:
+        near = difflib.get_close_matches(name, workspace.trackers, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(
+            f"no tracker {name!r} in {workspace.directory / 'trackers.ini'}, which has "
+            f"{', '.join(workspace.trackers)}{hint}"
+        )
+    return dict(_read_ini(workspace.directory / "trackers.ini")[name])
+
+
+def _write_workspace(
+    directory: Path, folders: list[Path], protocol: Benchmark
+) -> tuple[str, list[str]]:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory} exists and is no workspace; choose a new or an empty folder")
+    repeated = {folder.name for folder in folders if folders.count(folder) > 1}
+    if repeated:
+        raise UserError(f"list.txt names {', '.join(sorted(repeated))} more than once")
+    # Built beside its place and renamed at the end: a refused data set leaves nothing behind.
+    draft = directory.with_name(directory.name + ".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    channels, warnings = set(), []
+    try:
+        (draft / "results").mkdir(parents=True)
+        for folder in folders:
+            channel, found = link_sequence(
+                folder, draft / "sequences" / folder.name, protocol.multistart
+            )
+            channels.add(channel)
+            warnings += found
+        if len(channels) > 1:
+            raise UserError("some sequences have depth/, others ir/; a workspace holds one kind")
+        listing = "".join(folder.name + "\n" for folder in folders)
+        files = {
+            "sequences/list.txt": listing,
+            "config.yaml": f"registry: [./trackers.ini]\nstack: {protocol.stack}\n",
+            protocol.stack: (Path(__file__).parent / "stacks" / protocol.stack).read_text(),
+            "trackers.ini": "",
+        }
+        for path, text in files.items():
+            (draft / path).write_text(text, encoding="utf-8", newline="\n")
+        if directory.is_dir():
+            directory.rmdir()
+        draft.rename(directory)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return channels.pop(), warnings
+
+
+def _tracker_section(
+    name: str,
+    tracker_param: str,
+    checkpoint: str | Path | None,
+    device: str,
+    channel: str,
+    timeout: int,
+    paths: Sequence[str | Path],
+) -> str:
+    settings = {
+        "label": name,
+        "protocol": "traxpython",
+        "command": SERVER,
+        "python": shlex.quote(sys.executable),  # the toolkit splits the command as a shell does
+        "paths": os.pathsep.join(str(Path(path).resolve()) for path in paths),
+        "timeout": str(timeout),
+        "env_SRFT_TRACKER": tracker_param,
+        "env_SRFT_DEVICE": device,
+        "env_SRFT_CHANNEL": channel,
+    }
+    if checkpoint is not None:
+        checkpoint = Path(checkpoint).resolve()
+        if not checkpoint.is_file():
+            raise UserError(f"checkpoint {checkpoint} does not exist")
+        settings["env_SRFT_CHECKPOINT"] = str(checkpoint)
+    lines = [f"{key} = {value.replace('%', '%%')}\n" for key, value in settings.items()]
+    return f"[{name}]\n" + "".join(lines)
+
+
+def _add_tracker(path: Path, name: str, section: str) -> None:
+    new = configparser.ConfigParser()
+    new.read_string(section)
+    old = _read_ini(path)
+    if name not in old:
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text + ("\n" if text else "") + section, encoding="utf-8", newline="\n")
+    elif dict(old[name]) != dict(new[name]):
+        raise UserError(
+            f"{path} has a tracker {name!r} with other settings; choose another name, or remove "
+            "its section and its results"
+        )
+
+
+def _read_ini(path: Path) -> configparser.ConfigParser:
+    config = configparser.ConfigParser()
+    try:
+        config.read(path, encoding="utf-8")
+    except configparser.Error as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return config
+
+
+def _auxiliary(directory: Path) -> str:
+    description = next((directory / "sequences").glob("*/sequence")).read_text(encoding="utf-8")
+    return "ir" if "channels.ir=" in description else "depth"
+
+
+def _checked_weights(tracker_param: str, checkpoint: str | Path | None) -> str | Path | None:
+    """The checkpoint to write down: the given one, or what the name of a training stands for now.
+
+    A training's name means its newest network, which may be another one tomorrow.
+    """
+    if ":" in tracker_param:
+        return checkpoint
+    from pytracking_ext.parameter import srft  # imports torch
+
+    parameters = srft.load(tracker_param, checkpoint)
+    return checkpoint if tracker_param in srft.module_names() else parameters.checkpoint
