@@ -9,20 +9,16 @@ MINIMUM_OVERLAP = 0.7  # IoU that a box moved within the radius keeps (CornerNet
 
 
 def gaussian_radius(size: Tensor, overlap: float = MINIMUM_OVERLAP) -> Tensor:
-    """(B,) how far, in cells, a box of ``size`` (B, 2) may be moved and still overlap itself.
+    """(B,) reach in cells of the Gaussian of boxes of ``size`` (B, 2).
 
-    The smallest of CornerNet's three cases (both corners out, both in, one each). The roots are
-    those of the public code: ``(b + sqrt) / 2`` where the quadratic formula divides by ``2 a``; with
-    them the third case is always the smallest in practice, and every published head is trained so.
+    CornerNet's radius: the root of 4o r^2 - 2o(w + h) r + (o - 1) w h = 0, the case in which both
+    corners move outwards, written as in its code, ``(b + sqrt) / 2`` without the leading factor.
+    Its two other cases never give less: their roots in that form are at least (w + h) / 2, this one
+    is at most 0.14 (w + h).
     """
     total, area = size.sum(-1), size.prod(-1)
-    cases = (
-        (1, total, area * (1 - overlap) / (1 + overlap)),
-        (4, 2 * total, area * (1 - overlap)),
-        (4 * overlap, -2 * overlap * total, area * (overlap - 1)),
-    )
-    roots = [(b + torch.sqrt(b**2 - 4 * a * c)) / 2 for a, b, c in cases]
-    return torch.stack(roots).amin(0)
+    a, b, c = 4 * overlap, -2 * overlap * total, (overlap - 1) * area
+    return (b + torch.sqrt(b**2 - 4 * a * c)) / 2
 
 
 def gaussian_heatmap(boxes: Tensor, cells: int) -> Tensor:

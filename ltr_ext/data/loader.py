@@ -1,0 +1,74 @@
+"""Batches from a pair data set: which process prepares which samples, from where on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from srft_plugin.errors import UserError
+
+
+class IndexRange(Sampler[int]):
+    """Indices start + rank, start + rank + world_size, ... below stop."""
+
+    def __init__(self, start: int, stop: int, rank: int = 0, world_size: int = 1):
+        self.indices = range(start + rank, stop, world_size)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def make_loader(
+    dataset: Dataset,
+    batch_size: int,
+    start: int = 0,
+    stop: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Batches of the samples ``start`` to ``stop`` of a data set whose samples are random already.
+
+    Every process gets as many samples; an incomplete last batch is left out. With ``start`` at
+    epoch * samples_per_epoch + batches done * batch_size * world_size, a resumed run sees exactly
+    what the uninterrupted one would have seen, whatever the number of workers.
+
+    Args:
+        dataset: map-style; its index may exceed its length (see ``PairDataset``).
+        batch_size: samples per batch of this process.
+        start, stop: global indices; ``stop`` defaults to the end of the epoch that ``start`` is in.
+        rank, world_size: which of how many training processes this is.
+        workers: loading processes; 0 loads in the calling one.
+        pin_memory: page-locked batches, for copies to a GPU that do not wait.
+
+    Raises:
+        UserError: the range holds no whole batch.
+    """
+    if stop is None:
+        stop = (start // len(dataset) + 1) * len(dataset)
+    stop = start + (stop - start) // world_size * world_size  # as many for every process
+    indices = IndexRange(start, stop, rank, world_size)
+    if len(indices) < batch_size:
+        raise UserError(
+            f"samples {start} to {stop} over {world_size} processes hold no batch of {batch_size}; "
+            "lower the batch size or raise the samples per epoch"
+        )
+    if workers:
+        # OpenCV's threads do not survive the fork that starts a worker: the first crop would wait
+        # for them for ever. There is a process per core, so they are of no use either.
+        cv2.setNumThreads(0)
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=indices,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        drop_last=True,
+        prefetch_factor=4 if workers else None,
+    )

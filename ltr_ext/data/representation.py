@@ -1,0 +1,88 @@
+"""Auxiliary images as a network sees them: three uint8 channels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from srft_plugin.errors import UserError
+
+DEPTH_FORMS = ("jet_bgr", "jet_rgb", "normalised", "raw")
+MODALITIES = ("depth", "thermal", "event")
+FARTHEST = 10_000  # millimetres; beyond it consumer depth cameras measure nothing
+
+
+def depth_range(depth: np.ndarray) -> tuple[int, int]:
+    """Smallest depth and the clip min(3 * median, 10000), both of the whole (H, W) frame.
+
+    Zeros, the holes of the sensor, count: the released RGB-D trackers were trained that way.
+    """
+    farthest = int(min(3 * float(np.median(depth)), FARTHEST))
+    return int(depth.min()), min(int(depth.max()), farthest)
+
+
+def represent_depth(
+    depth: np.ndarray, form: str = "jet_bgr", span: tuple[int, int] | None = None
+) -> np.ndarray:
+    """A depth image as three uint8 channels.
+
+    Args:
+        depth: (H, W) uint16, millimetres, 0 where nothing was measured.
+        form: ``jet_bgr``: JET colour map, channels in OpenCV's order (near is blue, in channel 0),
+            as ViPT and its descendants were trained; ``jet_rgb``: the same in RGB order;
+            ``normalised``: the span stretched to [0, 255], three times; ``raw``: millimetres
+            over 10000 to [0, 255], three times, comparable between frames.
+        span: depths that map to 0 and 255; by default ``depth_range(depth)``. Give it when
+            ``depth`` is only a part of a frame.
+
+    Raises:
+        UserError: unknown form.
+    """
+    if form not in DEPTH_FORMS:
+        raise UserError(f"unknown depth representation {form!r}; known: {', '.join(DEPTH_FORMS)}")
+    if form == "raw":
+        low, high = 0, FARTHEST
+    else:
+        low, high = span if span is not None else depth_range(depth)
+    levels = _stretch(depth, low, high)
+    if not form.startswith("jet"):
+        return cv2.merge([levels] * 3)
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_JET)
+    return colours if form == "jet_bgr" else cv2.cvtColor(colours, cv2.COLOR_BGR2RGB)
+
+
+def _stretch(depth: np.ndarray, low: int, high: int) -> np.ndarray:
+    """[low, high] to [0, 255], rounded to the nearest level; values beyond are clipped."""
+    scale = 255 / (high - low) if high > low else 0.0
+    return cv2.convertScaleAbs(np.clip(depth, low, max(high, low)), alpha=scale, beta=-low * scale)
+
+
+def represent(raw: np.ndarray, modality: str) -> np.ndarray:
+    """The auxiliary image in the default form of its modality.
+
+    Args:
+        raw: depth as (H, W) uint16; thermal and event images as (H, W), (H, W, 1) or (H, W, 3)
+            uint8. An image of three uint8 channels counts as represented and is returned as it is.
+        modality: ``depth``, ``thermal`` or ``event``.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        UserError: unknown modality, or an image that it cannot have.
+    """
+    if modality not in MODALITIES:
+        raise UserError(f"unknown modality {modality!r}; known: {', '.join(MODALITIES)}")
+    if raw.dtype == np.uint8 and raw.ndim == 3 and raw.shape[2] == 3:
+        return raw
+    plane = raw[..., 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw
+    if plane.ndim == 2:
+        if modality == "depth" and plane.dtype == np.uint16:
+            return represent_depth(plane)
+        if modality != "depth" and plane.dtype == np.uint8:
+            return cv2.merge([plane] * 3)
+    expected = "(H, W) uint16" if modality == "depth" else "(H, W) uint8"
+    raise UserError(
+        f"a {modality} image of shape {raw.shape} and type {raw.dtype}: expected {expected}, "
+        "or three uint8 channels"
+    )

@@ -1,0 +1,180 @@
+"""Training pairs: which frames, where the search region lies, how it is augmented."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence as Many
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ltr_ext.dataset.sequence import Sequence
+from srft_plugin.errors import UserError
+
+from .augment import DEFAULT_AUGMENTATION, Augmentation, View
+from .crop import box_to_crop, sample_target
+
+log = logging.getLogger(__name__)
+
+GAP_STEP = 5  # frames by which the gap grows while nothing behind the template is visible
+
+
+class SequenceSet(Protocol):
+    """A data set: sequences by index."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sequence: ...
+
+
+class CropSpec(Protocol):
+    """What the sampler needs to know of a network; every ``NetworkSpec`` has it."""
+
+    template_size: int
+    search_size: int
+    template_factor: float
+    search_factor: float
+    in_channels: int
+
+
+class PairDataset(Dataset):
+    """Template and search region from one video, the template first: a map-style data set.
+
+    Sample i is a pure function of (seed, i). Epoch e of a run is the indices from
+    ``e * samples_per_epoch`` on, so resuming in its middle and sharing it among processes are only
+    a matter of which indices are asked for.
+
+    An item holds ``template`` (C, Hz, Wz) and ``search`` (C, Hs, Ws) uint8, ``template_box`` and
+    ``search_box`` (4,) float32 cxcywh in units of their crop; a target that is partly outside the
+    crop has a box that reaches out of [0, 1].
+
+    Args:
+        datasets: where sequences come from. In a network with six channels the RGB image takes the
+            place of the auxiliary one that an RGB data set does not have.
+        ratios: how often each is drawn, in any unit; None mixes in equal parts.
+        spec: sizes, factors and number of channels of the network.
+        samples_per_epoch: length of the data set.
+        seed: two seeds share no random draw.
+        max_gap: largest distance in frames from template to search region. It grows in steps of 5
+            while no frame within it shows the target.
+        centre_jitter, scale_jitter: the search region lies around the box with
+            size * exp(N(0, 1) * scale_jitter), centre + sqrt(w * h) * centre_jitter * U(-0.5, 0.5).
+            The template is not displaced.
+        augmentation: changes of the crops.
+        skip_unreadable: how many samples each worker may replace by another because a file could
+            not be read; each is logged. 0 makes the first one an error.
+
+    Raises:
+        UserError: no data set, an empty one, or ratios that do not fit.
+    """
+
+    def __init__(
+        self,
+        datasets: Many[SequenceSet],
+        ratios: Many[float] | None,
+        spec: CropSpec,
+        samples_per_epoch: int,
+        seed: int = 0,
+        max_gap: int = 200,
+        centre_jitter: float = 3.0,
+        scale_jitter: float = 0.25,
+        augmentation: Augmentation = DEFAULT_AUGMENTATION,
+        skip_unreadable: int = 0,
+    ):
+        ratios = [1.0] * len(datasets) if ratios is None else list(ratios)
+        if not datasets or len(ratios) != len(datasets):
+            raise UserError(
+                f"{len(datasets)} data sets, {len(ratios)} ratios: expected one for each"
+            )
+        if min(ratios) < 0 or sum(ratios) <= 0:
+            raise UserError(f"ratios {ratios}: expected none below 0 and at least one above")
+        for dataset in datasets:
+            if not len(dataset):
+                raise UserError(f"data set {dataset.name} has no sequences; check its folder")
+        self.datasets = datasets
+        self.probabilities = np.asarray(ratios, np.float64) / sum(ratios)
+        self.spec, self.samples_per_epoch, self.seed = spec, samples_per_epoch, seed
+        self.max_gap = max_gap
+        self.centre_jitter, self.scale_jitter = centre_jitter, scale_jitter
+        self.augmentation = augmentation
+        self.skip_unreadable, self.skipped = skip_unreadable, 0
+
+    def __len__(self) -> int:
+        return self.samples_per_epoch
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        attempt = 0
+        while True:
+            rng = np.random.default_rng((self.seed, index, attempt))
+            try:
+                return self._sample(rng)
+            except UserError as error:
+                if self.skipped >= self.skip_unreadable:
+                    raise
+                self.skipped += 1
+                attempt += 1
+                log.warning("skipped %d of %d: %s", self.skipped, self.skip_unreadable, error)
+
+    def _sample(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        dataset = self.datasets[rng.choice(len(self.datasets), p=self.probabilities)]
+        sequence = dataset[int(rng.integers(len(dataset)))]
+        first, second = choose_frames(sequence.visible, self.max_gap, rng, sequence.name)
+        spec, boxes = self.spec, sequence.boxes
+        around = self._displace(boxes[second], rng)
+        views = [
+            self._view(sequence, first, boxes[first], spec.template_factor, spec.template_size),
+            self._view(sequence, second, around, spec.search_factor, spec.search_size),
+        ]
+        self.augmentation(views, rng)
+        item = {}
+        for name, view in zip(("template", "search"), views, strict=True):
+            planes = np.ascontiguousarray(view.image.transpose(2, 0, 1))
+            item[name] = torch.from_numpy(planes)
+            item[f"{name}_box"] = torch.from_numpy(view.box.astype(np.float32))
+        return item
+
+    def _displace(self, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        size = box[2:] * np.exp(rng.standard_normal(2) * self.scale_jitter)
+        reach = np.sqrt(size.prod()) * self.centre_jitter
+        centre = box[:2] + box[2:] / 2 + reach * (rng.random(2) - 0.5)
+        return np.concatenate([centre - size / 2, size])
+
+    def _view(
+        self, sequence: Sequence, frame: int, around: np.ndarray, factor: float, size: int
+    ) -> View:
+        rgb, resize_factor = sample_target(sequence.frames.rgb(frame), around, factor, size)
+        image = rgb
+        if self.spec.in_channels == 6:
+            aux = sequence.frames.aux(frame) if sequence.modality else None
+            second = rgb if aux is None else sample_target(aux, around, factor, size)[0]
+            image = np.concatenate([rgb, second], axis=2)
+        box = box_to_crop(sequence.boxes[frame], around, resize_factor, size) / size
+        return View(image, box)
+
+
+def choose_frames(
+    visible: np.ndarray, max_gap: int, rng: np.random.Generator, name: str = "the sequence"
+) -> tuple[int, int]:
+    """Indices of template and search frame, both visible, the template first.
+
+    A sequence with one visible frame (a picture) gives it twice.
+
+    Raises:
+        UserError: no frame is visible.
+    """
+    shown = np.flatnonzero(visible)
+    if not len(shown):
+        raise UserError(f"{name}: the target is in no frame; check its ground truth")
+    if len(shown) == 1:
+        return int(shown[0]), int(shown[0])
+    position = int(rng.integers(len(shown) - 1))
+    template = int(shown[position])
+    missing = int(shown[position + 1]) - template - max_gap
+    reach = max_gap + (-(-missing // GAP_STEP) * GAP_STEP if missing > 0 else 0)
+    end = int(np.searchsorted(shown, template + reach, side="right"))
+    return template, int(shown[rng.integers(position + 1, end)])
