@@ -1,0 +1,62 @@
+"""Paths of the user: where they come from, and what is said when they are wrong."""
+
+import sys
+import types
+
+import pytest
+
+from ltr_ext.admin.environment import environment, read_settings, set_path, settings_file
+from srft_plugin.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SRFT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SRFT_DEPTHTRACK_DIR", raising=False)
+    monkeypatch.delenv("SRFT_WORKSPACE_DIR", raising=False)
+
+
+def test_unset_path_says_how_to_set_it():
+    with pytest.raises(UserError, match="srft env set depthtrack_dir PATH"):
+        environment().get("depthtrack")
+
+
+def test_set_then_get(tmp_path):
+    (tmp_path / "data").mkdir()
+    set_path("depthtrack_dir", tmp_path / "data")
+    assert environment().get("depthtrack") == tmp_path / "data"
+    set_path("workspace_dir", tmp_path / "runs")
+    assert environment().results_dir == tmp_path / "runs" / "results"
+    assert sorted(read_settings()) == ["depthtrack_dir", "workspace_dir"]
+
+
+def test_environment_variable_wins_over_the_file(tmp_path, monkeypatch):
+    set_path("workspace_dir", tmp_path / "file")
+    monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path / "variable"))
+    assert environment().workspace_dir == tmp_path / "variable"
+
+
+def test_paths_of_the_host(tmp_path, monkeypatch):
+    local = types.ModuleType("ltr.admin.local")
+    local.EnvironmentSettings = type("E", (), {"workspace_dir": str(tmp_path / "host")})
+    monkeypatch.setitem(sys.modules, "ltr.admin.local", local)
+    assert environment().workspace_dir == tmp_path / "host"
+
+
+def test_missing_folder_is_named(tmp_path):
+    set_path("depthtrack_dir", tmp_path / "gone")
+    with pytest.raises(UserError, match="gone is not a folder"):
+        environment().get("depthtrack")
+
+
+def test_unknown_key():
+    with pytest.raises(UserError, match="unknown setting 'depthtrak_dir'"):
+        set_path("depthtrak_dir", "/tmp")
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_broken_settings_file_is_named(text):
+    settings_file().parent.mkdir(parents=True)
+    settings_file().write_text(text)
+    with pytest.raises(UserError, match="env.json"):
+        environment().get("depthtrack")

@@ -1,0 +1,63 @@
+"""Recipes: overrides, limits, schedules."""
+
+import pytest
+
+from ltr_ext.recipe import Recipe, config_names, load_recipe
+from srft_plugin.errors import UserError
+
+RECIPE = Recipe("two_branch_tiny", ("synthetic_rgbd",), epochs=2, samples_per_epoch=10,
+                batch_size=4)  # fmt: skip
+
+
+def test_overrides_take_the_type_of_the_field():
+    changed = RECIPE.override(["lr=3e-5", "epochs=7", "datasets=a,b:/c", "base=none"])
+    assert (changed.lr, changed.epochs, changed.datasets, changed.base) == (
+        3e-5, 7, ("a", "b:/c"), None,
+    )  # fmt: skip
+    assert RECIPE.epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("epoch=3", "did you mean 'epochs'"),
+        ("epochs=many", "expected int"),
+        ("epochs", "expected key=value"),
+        ("precision=bf17", "did you mean 'bf16'"),
+        ("epochs=0", "at least 1"),
+        ("batch_size=11", "smaller than one batch"),
+    ],
+)
+def test_wrong_overrides_say_what_is_wrong(assignment, message):
+    with pytest.raises(UserError, match=message):
+        RECIPE.override([assignment])
+
+
+def test_unknown_config_suggests_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'tiny_depth'"):
+        load_recipe("tiny_dept")
+
+
+def test_steps_leave_out_the_incomplete_batch():
+    assert RECIPE.steps_per_epoch == 2
+    assert RECIPE.total_steps == 4
+
+
+def test_rates():
+    steady = RECIPE.override(["epochs=50"])  # 100 steps
+    assert {steady.rate(step) for step in range(100)} == {1.0}
+    stepped = steady.override(["decay=step", "warmup=0.1"])
+    assert [round(stepped.rate(step), 3) for step in (0, 9, 10, 79, 80, 99)] == [
+        0.091, 0.909, 1.0, 1.0, 0.1, 0.1,
+    ]  # fmt: skip
+    linear = steady.override(["decay=linear"])
+    assert [round(linear.rate(step), 3) for step in (79, 80, 90, 99, 100)] == [
+        1.0, 1.0, 0.5, 0.05, 0.0,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_config_loads_and_can_be_run_by_the_host(name):
+    recipe = load_recipe(name)
+    assert recipe.total_steps > 0
+    assert callable(recipe.run)

@@ -1,0 +1,75 @@
+"""Checkpoints: whole or absent, the newest intact one wins."""
+
+import pytest
+import torch
+
+from ltr_ext.trainers.checkpoints import CheckpointFolder, atomic_write
+from srft_plugin.errors import UserError
+
+
+def state(epoch):
+    return {"epoch": epoch, "weights": torch.arange(5) * epoch}
+
+
+def test_the_newest_are_kept(tmp_path):
+    folder = CheckpointFolder(tmp_path, keep=2)
+    for epoch in (1, 2, 3):
+        folder.save(epoch, state(epoch))
+    assert [path.name for path in folder.files()] == [
+        "checkpoint_ep0002.pt",
+        "checkpoint_ep0003.pt",
+    ]
+    assert folder.load_newest()["epoch"] == 3
+
+
+def test_nothing_saved_yet(tmp_path):
+    assert CheckpointFolder(tmp_path / "none").load_newest() is None
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "no hash"])
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, state(1))
+    newest = folder.save(2, state(2))
+    data = bytearray(newest.read_bytes())
+    if damage == "truncate":
+        newest.write_bytes(data[: len(data) // 2])
+    elif damage == "flip":
+        data[len(data) // 2] ^= 1
+        newest.write_bytes(data)
+    else:
+        newest.with_suffix(".sha256").unlink()
+    with pytest.warns(UserWarning, match="checkpoint_ep0002.pt is damaged"):
+        assert folder.load_newest()["epoch"] == 1
+
+
+def test_all_damaged_is_an_error(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, state(1)).write_bytes(b"")
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="none of 1 checkpoints"):
+        folder.load_newest()
+
+
+def test_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
+    file = tmp_path / "a"
+    file.write_text("old")
+
+    def full_disk(partial):
+        partial.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="No space left"):
+        atomic_write(file, full_disk)
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    class Exploit:
+        def __reduce__(self):
+            return (print, ("executed",))
+
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, {"weights": Exploit()})
+    with pytest.raises(Exception, match="Weights only load failed"):
+        folder.load_newest()
