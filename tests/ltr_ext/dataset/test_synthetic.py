@@ -44,7 +44,7 @@ def test_the_box_is_the_extent_of_the_drawn_silhouette(seed, t):
                           len(columns), len(rows)])  # fmt: skip
         if np.isfinite(scene.boxes[t]).all():
             sprite_pixel = scene.target.size(t).max() / 96
-                assert np.abs(drawn - scene.boxes[t]).max() <= 2 + 2 * sprite_pixel
+            assert np.abs(drawn - scene.boxes[t]).max() <= 2 + 2 * sprite_pixel
 
 
 def test_hidden_targets_are_absent():
