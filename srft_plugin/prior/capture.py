@@ -1,0 +1,344 @@
+"""Per-sample gradients from one forward and one backward pass, in factored form.
+
+Hooks see the input A (n, T, in) and the output gradient D (n, T, out) of each layer; the gradient
+of sample i for a linear layer is D_i' A_i and need not be multiplied out. Autograd forms no weight
+gradient. A parameter that a container adds to, multiplies with or expands over the batch
+(position embeddings, tokens, layer scales) is split where the autograd graph consumes it. What is
+used in any other way is differentiated sample by sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from srft_plugin.errors import UserError
+
+LossFn = Callable[[nn.Module, Any], Tensor]
+
+
+@dataclass
+class Rows:
+    """Explicit per-sample gradients, (n, d)."""
+
+    gradients: Tensor
+
+
+@dataclass
+class Outer:
+    """Per-sample gradients D_i' A_i of a weight: inputs A (n, T, in), output gradients D
+    (n, T, out)."""
+
+    inputs: Tensor
+    output_gradients: Tensor
+
+
+Factors = Rows | Outer
+SEPARABLE_NODES = ("AddBackward0", "MulBackward0", "ExpandBackward0")
+# What one call of a layer leaves behind: its input and, once backward has passed, the gradient of
+# its output.
+Call = tuple[Tensor, Tensor]
+
+
+def layer_factors(layer: nn.Module, calls: list[Call]) -> dict[str, Factors]:
+    """Per-sample gradients of the parameters of ``layer`` by name, all its calls together."""
+    parts = [_rule(layer)(layer, _widened(x), _widened(d)) for x, d in calls]
+    factors: dict[str, Factors] = {}
+    for name, _ in layer.named_parameters(recurse=False):
+        pieces = [part[name] for part in parts]
+        if isinstance(pieces[0], Rows):
+            factors[name] = Rows(sum(piece.gradients for piece in pieces))
+        else:
+            factors[name] = Outer(
+                torch.cat([piece.inputs for piece in pieces], 1),
+                torch.cat([piece.output_gradients for piece in pieces], 1),
+            )
+    return factors
+
+
+def _widened(values: Tensor) -> Tensor:
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def _linear(layer: nn.Linear, x: Tensor, d: Tensor) -> dict[str, Factors]:
+    x, d = (t.reshape(len(t), -1, t.shape[-1]) for t in (x, d))
+    return {"weight": Outer(x, d), "bias": Rows(d.sum(1))}
+
+
+def _conv2d(layer: nn.Conv2d, x: Tensor, d: Tensor) -> dict[str, Factors]:
+    patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride).mT
+    d = d.flatten(2).mT
+    return {"weight": Outer(patches, d), "bias": Rows(d.sum(1))}
+
+
+def _layer_norm(layer: nn.LayerNorm, x: Tensor, d: Tensor) -> dict[str, Factors]:
+    normalised = F.layer_norm(x, layer.normalized_shape, None, None, layer.eps)
+    tokens = tuple(range(1, x.dim() - len(layer.normalized_shape)))
+    return {"weight": _sum(d * normalised, tokens), "bias": _sum(d, tokens)}
+
+
+def _batch_norm(layer: _BatchNorm, x: Tensor, d: Tensor) -> dict[str, Factors]:
+    normalised = F.batch_norm(x, layer.running_mean, layer.running_var, eps=layer.eps)
+    positions = tuple(range(2, x.dim()))
+    return {"weight": _sum(d * normalised, positions), "bias": _sum(d, positions)}
+
+
+def _sum(values: Tensor, dims: tuple[int, ...]) -> Rows:
+    return Rows((values.sum(dims) if dims else values).flatten(1))
+
+
+def _rule(layer: nn.Module) -> Callable[..., dict[str, Factors]] | None:
+    """How to factor the gradients of ``layer``; None if it does anything but the plain thing."""
+    forward = type(layer).forward  # a subclass with its own forward computes something else
+    if forward is nn.Linear.forward:
+        return _linear
+    if forward is nn.Conv2d.forward:
+        plain = layer.groups == 1 and layer.padding_mode == "zeros"
+        return _conv2d if plain and not isinstance(layer.padding, str) else None
+    if forward is nn.LayerNorm.forward:
+        return _layer_norm
+    if forward is _BatchNorm.forward and layer.running_mean is not None:
+        return _batch_norm
+    return None
+
+
+@dataclass
+class _Record:
+    """The calls of one layer in one forward pass."""
+
+    inputs: list[Tensor] = field(default_factory=list)
+    output_gradients: dict[int, Tensor] = field(default_factory=dict)
+
+    def calls(self) -> list[Call]:
+        return [(self.inputs[k], d) for k, d in sorted(self.output_gradients.items())]
+
+
+class Capture:
+    """Splits the gradients of chosen layers and plain parameters of a network by sample.
+
+    Args:
+        network: in eval mode.
+        parameters: names of the parameters whose gradients are wanted.
+        on_layer: called during backward with the name of a layer and its calls as soon as they
+            are complete, so that they can be used up and freed.
+
+    Attributes:
+        layers: the layers that hooks can take apart.
+        plain: names of the wanted parameters that no hooked layer owns.
+        unsplit: names of those that turned out not to be separable; see ``looped_gradients``.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        parameters: set[str],
+        on_layer: Callable[[str, list[Call]], None],
+    ) -> None:
+        self.network = network
+        self.on_layer = on_layer
+        self.unsplit: set[str] = set()
+        self.layers = separable_layers(network, parameters)
+        owned = {p for layer in self.layers for p in owned_parameters(network, layer)}
+        self.plain = sorted(parameters - owned)
+
+    def run(self, loss_fn: LossFn, batch: Any) -> dict[str, Tensor]:
+        """One forward and backward pass; gradients of plain parameters, (n, d) each, by name."""
+        records: dict[str, _Record] = {}
+        with only_requires_grad(self.network, self.plain), self._hooks(records):
+            losses = checked_losses(self.network, loss_fn, batch)
+            for name in self.layers:
+                if {len(x) for x in records[name].inputs} != {len(losses)}:
+                    records.pop(name)
+                    self.unsplit.update(owned_parameters(self.network, name))
+            rows = self._backward(losses)
+        for name in list(records):
+            self._finish(name, records)
+        return rows
+
+    def _backward(self, losses: Tensor) -> dict[str, Tensor]:
+        parameters = dict(self.network.named_parameters())
+        plain = {name: parameters[name] for name in self.plain}
+        rows: dict[str, Tensor] = {}
+        for name, (node, position) in _consumers(losses, plain):
+
+            def hook(gradients, name=name, node=node, position=position):
+                row = _split_gradient(node, position, gradients[0], plain[name], len(losses))
+                if row is None:
+                    self.unsplit.add(name)
+                else:
+                    rows[name] = rows.get(name, 0) + row
+
+            node.register_prehook(hook)
+        if losses.requires_grad:
+            leaves = [self._anchor, *plain.values()]
+            torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
+        return {name: row for name, row in rows.items() if name not in self.unsplit}
+
+    @contextmanager
+    def _hooks(self, records: dict[str, _Record]) -> Iterator[None]:
+        # A zero that requires grad, added to the first outputs, makes autograd visit the network
+        # although the weights of its layers do not require grad.
+        self._anchor = torch.zeros((), requires_grad=True, device=_device(self.network))
+        with ExitStack() as stack:
+            for name, layer in self.layers.items():
+                records[name] = _Record()
+                handle = layer.register_forward_hook(self._forward_hook(name, records))
+                stack.callback(handle.remove)
+            yield
+
+    def _forward_hook(self, name: str, records: dict[str, _Record]) -> Callable[..., Tensor]:
+        def hook(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if not torch.is_grad_enabled():
+                return output
+            if not output.requires_grad:
+                output = output + self._anchor
+            record, (x, *_) = records[name], args
+            index = len(record.inputs)
+            record.inputs.append(x.detach())
+
+            def on_gradient(gradient: Tensor) -> None:
+                if name in records:
+                    record.output_gradients[index] = gradient
+                    if len(record.output_gradients) == len(record.inputs):
+                        self._finish(name, records)
+
+            output.register_hook(on_gradient)
+            return output
+
+        return hook
+
+    def _finish(self, name: str, records: dict[str, _Record]) -> None:
+        calls = records.pop(name).calls()
+        if calls:
+            self.on_layer(name, calls)
+
+
+def separable_layers(network: nn.Module, parameters: set[str]) -> dict[str, nn.Module]:
+    """Layers that own some of ``parameters`` and that hooks can take apart.
+
+    Left out are layers inside ``nn.MultiheadAttention``, which uses their weights without calling
+    them, and those that share a parameter with another module.
+    """
+    owners: dict[nn.Parameter, int] = {}
+    for _, p in network.named_parameters(remove_duplicate=False):
+        owners[p] = owners.get(p, 0) + 1
+    layers = {}
+    for name, module in network.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        wanted = {f"{name}.{key}".lstrip(".") for key in own} & parameters
+        shared = any(owners[p] > 1 for p in own.values())
+        if wanted and not shared and _rule(module) is not None:
+            layers[name] = module
+    return layers
+
+
+def owned_parameters(network: nn.Module, layer: str) -> list[str]:
+    """Full names of the parameters that the layer called ``layer`` holds."""
+    own = network.get_submodule(layer).named_parameters(recurse=False)
+    return [f"{layer}.{key}".lstrip(".") for key, _ in own]
+
+
+def looped_gradients(
+    network: nn.Module, loss_fn: LossFn, batch: Any, parameters: list[str]
+) -> dict[str, Tensor]:
+    """Per-sample gradients by one backward pass per sample: slow, and right for any network.
+
+    Returns:
+        (n, d) per parameter name; parameters that the losses do not depend on are left out.
+    """
+    named = dict(network.named_parameters())
+    chosen = [named[name] for name in parameters]
+    with only_requires_grad(network, parameters):
+        losses = checked_losses(network, loss_fn, batch)
+        if not losses.requires_grad:
+            return {}
+        samples = [
+            torch.autograd.grad(loss, chosen, retain_graph=True, allow_unused=True)
+            for loss in losses
+        ]
+    return {
+        name: torch.stack([torch.zeros_like(p) if g is None else g for g in column]).flatten(1)
+        for name, p, column in zip(parameters, chosen, zip(*samples, strict=True), strict=True)
+        if any(g is not None for g in column)
+    }
+
+
+def checked_losses(network: nn.Module, loss_fn: LossFn, batch: Any) -> Tensor:
+    """The per-sample losses of a batch.
+
+    Raises:
+        UserError: not a vector, or not finite.
+    """
+    losses = loss_fn(network, batch)
+    if not isinstance(losses, Tensor) or losses.dim() != 1:
+        found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise UserError(
+            f"loss_fn returned {found}; expected one loss per sample, a tensor of shape (n,)"
+        )
+    bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
+    if bad:
+        raise UserError(
+            f"the loss of sample {bad[0]} of a batch of {len(losses)} is {losses[bad[0]].item()}; "
+            f"the prior needs finite losses: check that sample, and the checkpoint"
+        )
+    return losses
+
+
+@contextmanager
+def only_requires_grad(network: nn.Module, names: list[str]) -> Iterator[None]:
+    """Within the context exactly the parameters called ``names`` require a gradient."""
+    before = {p: p.requires_grad for p in network.parameters()}
+    wanted = set(names)
+    try:
+        for name, p in network.named_parameters():
+            p.requires_grad_(name in wanted)
+        yield
+    finally:
+        for p, flag in before.items():
+            p.requires_grad_(flag)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
+def _consumers(losses: Tensor, plain: dict[str, Tensor]) -> Iterator[tuple[str, tuple[Any, int]]]:
+    """Nodes of the autograd graph that use a plain parameter, with the position of that input."""
+    names = {p: name for name, p in plain.items()}
+    stack, seen = [losses.grad_fn], set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for position, (source, _) in enumerate(node.next_functions):
+            leaf = getattr(source, "variable", None)  # only AccumulateGrad has one
+            if leaf is None:
+                stack.append(source)
+            elif leaf in names:
+                yield names[leaf], (node, position)
+
+
+def _split_gradient(node: Any, position: int, gradient: Tensor, p: Tensor, n: int) -> Tensor | None:
+    """Per-sample gradients (n, d) of ``p``, an input of the elementwise ``node``.
+
+    None where the node does something else, or its output has no dimension of n samples.
+    """
+    kind = node.name()
+    aligned = (1,) * (gradient.dim() - p.dim()) + tuple(p.shape)
+    if kind not in SEPARABLE_NODES or len(gradient) != n or aligned[0] != 1:
+        return None
+    gradient = _widened(gradient)
+    if kind == "MulBackward0":
+        gradient = gradient * (node._saved_self if position else node._saved_other)
+    elif kind == "AddBackward0" and position:
+        gradient = gradient * node._saved_alpha
+    dims = [k for k in range(1, len(aligned)) if aligned[k] == 1 and gradient.shape[k] > 1]
+    return (gradient.sum(dims) if dims else gradient).reshape(n, -1)

@@ -1,0 +1,104 @@
+"""The prior sensitivity of a network, by any of the methods (III-B.1)."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from srft_plugin.errors import UserError
+from srft_plugin.groups import operation_groups
+from srft_plugin.prior.capture import LossFn
+from srft_plugin.prior.fisher import fisher_spectra
+from srft_plugin.prior.store import Prior
+
+METHODS: dict[str, Callable[..., tuple[dict[str, Tensor], int]]] = {
+    "fisher": fisher_spectra,
+}
+
+
+def estimate_prior(
+    network: nn.Module,
+    loss_fn: LossFn,
+    batches: Iterable[Any],
+    groups: Mapping[str, list[str]] | None = None,
+    method: str = "fisher",
+    top_k: int = 10,
+    **options: Any,
+) -> Prior:
+    """Leading eigenvalues of the Fisher information of each operation of a pre-trained network.
+
+    Args:
+        network: at its pre-trained weights; used in eval mode and left as it was.
+        loss_fn: (network, batch) to the (n,) losses of the samples of the batch. The loss of a
+            sample may depend on no other sample, and dimension 0 of what the layers see must be
+            the samples.
+        batches: data of the pre-training domain D_0, on the network's device; all are held.
+        groups: operation to the names of its parameters; ``operation_groups(network)`` if None.
+        method: ``"fisher"``, exact for the empirical Fisher.
+        top_k: K of Eq. 8, the eigenvalues to keep of each operation.
+        options: further arguments of the method.
+
+    Returns:
+        The prior; operations that the losses do not depend on have none (with a warning).
+
+    Raises:
+        UserError: no batches, fewer samples than ``top_k``, a loss that is NaN or infinite, no
+            operation with a gradient, an unknown method.
+    """
+    if method not in METHODS:
+        raise UserError(f"unknown method {method!r} for the prior; known: {', '.join(METHODS)}")
+    if top_k < 1:
+        raise UserError(f"top_k is {top_k}; expected at least 1 eigenvalue (the paper uses 10)")
+    groups = operation_groups(network) if groups is None else dict(groups)
+    batches = list(batches)
+    if not batches:
+        raise UserError("the prior was given no batches; expected samples of the source domain")
+    modes = {module: module.training for module in network.modules()}
+    try:
+        network.eval()
+        spectra, samples = METHODS[method](network, loss_fn, batches, groups, top_k, **options)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    _check(spectra, samples, top_k)
+    shapes = {name: list(p.shape) for name, p in network.named_parameters()}
+    metadata = {
+        "method": method,
+        "top_k": str(top_k),
+        "samples": str(samples),
+        "weights_sha256": weights_sha256(network),
+        **{name: str(value) for name, value in options.items()},
+    }
+    return Prior(spectra, {g: [shapes[p] for p in ps] for g, ps in groups.items()}, metadata)
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """SHA-256 over names and values of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _check(spectra: dict[str, Tensor], samples: int, top_k: int) -> None:
+    unused = [name for name, spectrum in spectra.items() if not len(spectrum)]
+    if len(unused) == len(spectra):
+        raise UserError(
+            "the loss gives no parameter of the network a gradient; does loss_fn use the network "
+            "it is handed, without torch.no_grad or detach?"
+        )
+    if samples < top_k:
+        raise UserError(
+            f"top_k is {top_k} but the batches hold {samples} samples, which give at most as many "
+            f"eigenvalues; use more samples or a smaller top_k"
+        )
+    if unused:
+        warnings.warn(
+            f"the loss does not depend on {', '.join(unused)}: no prior for them", stacklevel=3
+        )

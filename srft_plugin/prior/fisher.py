@@ -1,0 +1,216 @@
+"""Leading eigenvalues of the empirical Fisher information, exact, from a Gram matrix.
+
+With the per-sample gradients of an operation as the rows of G (n x d), its empirical Fisher is
+G'G / n; the nonzero eigenvalues of that d x d matrix are those of the n x n matrix GG' / n. The
+Gram matrix is accumulated in float64, layer by layer, during one backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from srft_plugin.prior.capture import (
+    Call,
+    Capture,
+    Factors,
+    LossFn,
+    Outer,
+    Rows,
+    layer_factors,
+    looped_gradients,
+    owned_parameters,
+    separable_layers,
+)
+
+# Elements of an intermediate product at a time.
+CHUNK = 1 << 23
+# Layer inputs and output gradients of all batches that may be held at a time, in bytes.
+MEMORY = 4 << 30
+
+
+def fisher_spectra(
+    network: nn.Module,
+    loss_fn: LossFn,
+    batches: list[Any],
+    groups: dict[str, list[str]],
+    top_k: int,
+    memory: int = MEMORY,
+) -> tuple[dict[str, Tensor], int]:
+    """Leading eigenvalues of the empirical Fisher of each group, over all batches together.
+
+    A single batch takes one forward and backward pass. With several, the products between samples
+    of different batches need the layer inputs and output gradients of all of them: where these
+    exceed ``memory`` bytes, the passes are repeated, each for some of the layers.
+
+    Returns:
+        Group to its eigenvalues, float64, descending, min(top_k, parameters) of them, none where
+        the losses do not depend on the group; and the number of samples.
+    """
+    wanted = {name for members in groups.values() for name in members}
+    grams = fisher_grams(network, loss_fn, batches, wanted, memory)
+    sizes = {name: p.numel() for name, p in network.named_parameters()}
+    spectra = {}
+    samples = 0
+    for group, members in groups.items():
+        known = [grams[name] for name in members if name in grams]
+        if not known:
+            spectra[group] = torch.empty(0, dtype=torch.float64)
+            continue
+        total = sum(known)
+        samples = len(total)
+        values = torch.linalg.eigvalsh(total / samples).flip(0).clamp(min=0)
+        spectra[group] = values[: min(top_k, sum(sizes[name] for name in members))].cpu()
+    return spectra, samples
+
+
+def fisher_grams(
+    network: nn.Module, loss_fn: LossFn, batches: list[Any], parameters: set[str], memory: int
+) -> dict[str, Tensor]:
+    """Gram matrix (n, n), float64, of the per-sample gradients of each parameter, by name.
+
+    Parameters that the losses do not depend on are left out. Those of one group add up.
+    """
+    grams: dict[str, Tensor] = {}
+    unsplit: set[str] = set()
+    rows: dict[str, list[Tensor]] = {}
+    for chosen in _passes(network, loss_fn, batches, parameters, memory):
+        held: dict[str, list[list[Call]]] = {}
+
+        def on_layer(name: str, calls: list[Call], held=held) -> None:
+            held.setdefault(name, []).append(calls)
+            if len(held[name]) == len(batches):
+                grams.update(_layer_grams(network, name, held.pop(name)))
+
+        capture = Capture(network, chosen, on_layer)
+        for batch in batches:
+            for name, row in capture.run(loss_fn, batch).items():
+                rows.setdefault(name, []).append(row)
+        unsplit |= capture.unsplit & parameters
+        # A layer that some batches do not reach has no gradient there.
+        unsplit |= {p for name in held for p in owned_parameters(network, name)} & parameters
+    unsplit |= {name for name, parts in rows.items() if len(parts) < len(batches)}
+    for name, parts in _looped(network, loss_fn, batches, sorted(unsplit)).items():
+        rows[name] = parts
+        grams.pop(name, None)
+    grams |= {name: gram([Rows(part) for part in parts]) for name, parts in rows.items()}
+    return {name: matrix for name, matrix in grams.items() if name in parameters}
+
+
+def _layer_grams(network: nn.Module, name: str, batches: list[list[Call]]) -> dict[str, Tensor]:
+    """Gram matrices of the parameters of one layer, from its calls in each batch."""
+    layer = network.get_submodule(name)
+    blocks = [layer_factors(layer, calls) for calls in batches]
+    return {
+        f"{name}.{key}".lstrip("."): gram([block[key] for block in blocks]) for key in blocks[0]
+    }
+
+
+def _looped(
+    network: nn.Module, loss_fn: LossFn, batches: list[Any], parameters: list[str]
+) -> dict[str, list[Tensor]]:
+    if not parameters:
+        return {}
+    results = [looped_gradients(network, loss_fn, batch, parameters) for batch in batches]
+    sizes = {name: p.numel() for name, p in network.named_parameters()}
+    counts = [len(next(iter(result.values()))) if result else 0 for result in results]
+    return {
+        name: [
+            result.get(name, torch.zeros(n, sizes[name]))
+            for n, result in zip(counts, results, strict=True)
+        ]
+        for name in parameters
+        if any(name in result for result in results)
+    }
+
+
+def _passes(
+    network: nn.Module, loss_fn: LossFn, batches: list[Any], parameters: set[str], memory: int
+) -> Iterator[set[str]]:
+    """Split ``parameters`` so that what each pass must hold of its layers fits into memory."""
+    layers = separable_layers(network, parameters)
+    if len(batches) == 1:
+        yield parameters
+        return
+    sizes = _held_bytes(network, loss_fn, batches[0], layers)
+    chosen, size = parameters - {p for name in layers for p in owned_parameters(network, name)}, 0
+    for name in layers:
+        if size and size + sizes[name] * len(batches) > memory:
+            yield chosen
+            chosen, size = set(), 0
+        size += sizes[name] * len(batches)
+        chosen |= set(owned_parameters(network, name)) & parameters
+    yield chosen
+
+
+@torch.no_grad()
+def _held_bytes(
+    network: nn.Module, loss_fn: LossFn, batch: Any, layers: dict[str, nn.Module]
+) -> dict[str, int]:
+    """Bytes of the inputs and outputs of each layer for one batch."""
+    sizes = dict.fromkeys(layers, 0)
+
+    def hook(name: str) -> Any:
+        def count(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            sizes[name] += args[0].nbytes + output.nbytes
+
+        return count
+
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+    try:
+        loss_fn(network, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sizes
+
+
+def gram(blocks: list[Factors]) -> Tensor:
+    """Inner products of all per-sample gradients of one parameter: (n, n) float64."""
+    if isinstance(blocks[0], Rows):
+        return _gram_of_rows(torch.cat([block.gradients for block in blocks]))
+    n = sum(len(block.inputs) for block in blocks)
+    _, tokens, inputs = blocks[0].inputs.shape
+    outputs = blocks[0].output_gradients.shape[-1]
+    # Multiplications: products of all pairs of tokens, or all gradients and their products.
+    by_pairs = n * tokens**2 * (inputs + outputs) / 2
+    by_gradients = tokens * inputs * outputs + n * inputs * outputs / 2
+    return (_gram_of_pairs if by_pairs < by_gradients else _gram_of_gradients)(blocks)
+
+
+def _gram_of_rows(rows: Tensor) -> Tensor:
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    for part in rows.split(max(CHUNK // len(rows), 1), 1):
+        part = part.double()
+        total.addmm_(part, part.mT)
+    return total
+
+
+def _gram_of_gradients(blocks: list[Outer]) -> Tensor:
+    """Multiply out the gradients D_i' A_i, some output channels at a time."""
+    n = sum(len(block.inputs) for block in blocks)
+    inputs, outputs = blocks[0].inputs.shape[-1], blocks[0].output_gradients.shape[-1]
+    total = torch.zeros(n, n, dtype=torch.float64, device=blocks[0].inputs.device)
+    step = max(CHUNK // (n * inputs), 1)
+    for start in range(0, outputs, step):
+        rows = torch.cat([
+            torch.bmm(b.output_gradients[..., start : start + step].mT, b.inputs).flatten(1)
+            for b in blocks
+        ])  # fmt: skip
+        total += _gram_of_rows(rows)
+    return total
+
+
+def _gram_of_pairs(blocks: list[Outer]) -> Tensor:
+    """Entry (i, k) = sum over token pairs of (A_i A_k') * (D_i D_k')."""
+    rows = []
+    for first in blocks:
+        for a, d in zip(first.inputs, first.output_gradients, strict=True):
+            rows.append(torch.cat([
+                ((a @ b.inputs.mT).double() * (d @ b.output_gradients.mT).double()).sum((1, 2))
+                for b in blocks
+            ]))  # fmt: skip
+    return torch.stack(rows)

@@ -1,0 +1,154 @@
+"""The exact leading eigenvalues against explicit per-sample gradients and eigendecompositions."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from srft_plugin import UserError, estimate_prior, operation_groups
+
+
+def explicit_spectrum(network, loss_fn, batches, members, top_k):
+    """Eigenvalues of the mean outer product of gradients, each from its own backward pass."""
+    named = dict(network.named_parameters())
+    rows = []
+    for batch in batches:
+        for i in range(len(batch["target"])):
+            sample = {key: value[i : i + 1] for key, value in batch.items()}
+            loss = loss_fn(network, sample).sum()
+            grads = torch.autograd.grad(loss, [named[m] for m in members])
+            rows.append(torch.cat([g.flatten() for g in grads]))
+    gradients = torch.stack(rows)
+    fisher = gradients.mT @ gradients / len(gradients)
+    values = torch.linalg.eigvalsh(fisher).flip(0)
+    return values[:top_k]
+
+
+def estimate(network, loss_fn, batches, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return estimate_prior(network, loss_fn, batches, **options)
+
+
+@pytest.mark.parametrize("memory", [1 << 32, 1])
+@pytest.mark.parametrize("sizes", [(6,), (4, 3, 1)])
+def test_spectra_equal_explicit_eigendecomposition(tracker, loss_fn, make_batch, sizes, memory):
+    batches = [make_batch(n, seed) for seed, n in enumerate(sizes)]
+    prior = estimate(tracker, loss_fn, iter(batches), top_k=4, memory=memory)
+    groups = operation_groups(tracker)
+    assert {"patch", "position", "token", "blocks.1.qkv", "blocks.0.gamma", "head.1"} <= set(groups)
+    for name, members in groups.items():
+        if name == "unused":
+            continue
+        expected = explicit_spectrum(tracker, loss_fn, batches, members, 4)
+        torch.testing.assert_close(
+            prior.spectra[name], expected, rtol=1e-6, atol=1e-9 * float(expected[0]), msg=name
+        )
+
+
+def test_groups_that_join_and_split_layers(tracker, loss_fn, make_batch):
+    groups = {
+        "biases": ["blocks.0.qkv.bias", "out.bias"],
+        "weight": ["blocks.0.qkv.weight"],
+        "mixed": ["position", "patch.weight", "blocks.1.norm1.weight"],
+    }
+    batches = [make_batch(5)]
+    prior = estimate(tracker, loss_fn, batches, groups=groups, top_k=3)
+    for name, members in groups.items():
+        expected = explicit_spectrum(tracker, loss_fn, batches, members, 3)
+        torch.testing.assert_close(prior.spectra[name], expected, rtol=1e-6, atol=0)
+
+
+class Awkward(nn.Module):
+    """Uses its parameters in ways that hooks cannot take apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)  # weights used, not called
+        self.tied = nn.Linear(4, 4)
+        self.again = nn.Linear(4, 4)
+        self.again.weight = self.tied.weight
+        self.table = nn.Linear(4, 4)  # sees no samples
+        self.rows = nn.Parameter(torch.randn(3, 4))
+        self.shuffled = nn.Linear(4, 4)  # sees two rows per sample
+        self.scale = nn.Parameter(torch.tensor(1.3))
+
+    def forward(self, x):
+        x = self.again(self.tied(x)) + self.table(self.rows)
+        y = self.attention(x, x, x)[0]
+        x = self.shuffled(torch.cat([x, y])).tanh().chunk(2)
+        return (x[0] * x[1]).sum((1, 2)) ** 2 * self.scale
+
+
+def test_what_hooks_cannot_split_is_still_exact():
+    torch.manual_seed(1)
+    network = Awkward().double().eval()
+    batch = {"x": torch.randn(5, 3, 4).double(), "target": torch.zeros(5)}
+
+    def loss_fn(net, b):
+        return net(b["x"])
+
+    prior = estimate(network, loss_fn, [batch], top_k=2)
+    for name, members in operation_groups(network).items():
+        expected = explicit_spectrum(network, loss_fn, [batch], members, 2)
+        torch.testing.assert_close(
+            prior.spectra[name], expected, rtol=1e-6, atol=1e-9 * float(expected[0]), msg=name
+        )
+
+
+def test_network_is_left_as_it_was(tracker, loss_fn, make_batch):
+    tracker.train()
+    tracker.out.requires_grad_(False)
+    state = {k: v.clone() for k, v in tracker.state_dict().items()}
+    estimate(tracker, loss_fn, [make_batch(4)], top_k=2)
+    assert tracker.training and tracker.head.training
+    assert not tracker.out.weight.requires_grad and tracker.patch.weight.requires_grad
+    assert all(p.grad is None for p in tracker.parameters())
+    assert all(torch.equal(state[k], v) for k, v in tracker.state_dict().items())
+    assert not tracker.patch._forward_hooks
+
+
+def test_operation_that_the_loss_ignores_has_no_prior_and_is_named(tracker, loss_fn, make_batch):
+    with pytest.warns(UserWarning, match="unused"):
+        prior = estimate_prior(tracker, loss_fn, [make_batch(4)], top_k=2)
+    assert len(prior.spectra["unused"]) == 0
+    assert "unused" not in prior.sensitivity()
+
+
+def test_bfloat16_autocast_is_close_to_float32(tracker, loss_fn, make_batch):
+    tracker.float()
+    batch = make_batch(8, dtype=torch.float32)
+
+    def autocast_loss(network, b):
+        with torch.autocast("cpu", torch.bfloat16):
+            return loss_fn(network, b)
+
+    exact = estimate(tracker, loss_fn, [batch], top_k=3).sensitivity()
+    close = estimate(tracker, autocast_loss, [batch], top_k=3).sensitivity()
+    for name, value in exact.items():
+        assert close[name] == pytest.approx(value, rel=0.1), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batches": []}, "no batches"),
+        ({"top_k": 9}, "top_k is 9 but the batches hold 4 samples"),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"method": "guess"}, "unknown method 'guess'"),
+        ({"loss_fn": lambda net, b: net(b["template"], b["search"])}, r"returned \(4, 4\)"),
+        (
+            {"loss_fn": lambda net, b: net(b["template"], b["search"]).sum(1) / 0.0},
+            "loss of sample 0 of a batch of 4 is",
+        ),
+        (
+            {"loss_fn": lambda net, b: net(b["template"], b["search"]).sum(1).detach()},
+            "no parameter of the network a gradient",
+        ),
+    ],
+)
+def test_bad_input_is_one_clear_error(tracker, loss_fn, make_batch, change, message):
+    arguments = {"loss_fn": loss_fn, "batches": [make_batch(4)], "top_k": 2} | change
+    with pytest.raises(UserError, match=message):
+        estimate(tracker, **arguments)
