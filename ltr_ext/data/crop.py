@@ -1,8 +1,8 @@
 """Square crops around a box, and the way of a box into the crop and back.
 
 The crop of a box (x, y, w, h) with a factor f is the square of side ceil(f * sqrt(w * h)) around
-its centre, resized to S x S; what lies outside the image is black. It is the crop of OSTrack and its
-descendants to the pixel, so that their checkpoints see what they were trained on.
+its centre, resized to S x S; what lies outside the image is black. It is OSTrack's crop to the
+pixel, so that its descendants' checkpoints see what they were trained on.
 """
 
 from __future__ import annotations

@@ -133,7 +133,10 @@ class PairDataset(Dataset):
         self.augmentation(views, rng)
         item = {}
         for name, view in zip(("template", "search"), views, strict=True):
-            planes = np.ascontiguousarray(view.image.transpose(2, 0, 1))
+            planes = view.image.transpose(2, 0, 1)
+            if len(planes) < self.spec.in_channels:  # RGB data: the image stands for the other, too
+                planes = np.concatenate([planes, planes])
+            planes = np.ascontiguousarray(planes)
             item[name] = torch.from_numpy(planes)
             item[f"{name}_box"] = torch.from_numpy(view.box.astype(np.float32))
         return item
@@ -147,12 +150,10 @@ class PairDataset(Dataset):
     def _view(
         self, sequence: Sequence, frame: int, around: np.ndarray, factor: float, size: int
     ) -> View:
-        rgb, resize_factor = sample_target(sequence.frames.rgb(frame), around, factor, size)
-        image = rgb
-        if self.spec.in_channels == 6:
-            aux = sequence.frames.aux(frame) if sequence.modality else None
-            second = rgb if aux is None else sample_target(aux, around, factor, size)[0]
-            image = np.concatenate([rgb, second], axis=2)
+        image, resize_factor = sample_target(sequence.frames.rgb(frame), around, factor, size)
+        if self.spec.in_channels == 6 and sequence.modality:
+            aux, _ = sample_target(sequence.frames.aux(frame), around, factor, size)
+            image = np.concatenate([image, aux], axis=2)
         box = box_to_crop(sequence.boxes[frame], around, resize_factor, size) / size
         return View(image, box)
 
