@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from srft_plugin.errors import UserError
+from srft_plugin.groups import operation_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +63,13 @@ class TrackingNetwork(nn.Module):
     Attributes:
         spec: geometry.
         metadata: what the checkpoint said of these weights; empty for a new network.
+        peft_pattern: expression that finds the parameters which efficient tuning adds and trains.
         official_names: parts of parameter names where the public checkpoint differs from ours,
             as (theirs, ours).
         official_unused: names that the public checkpoint holds and nothing reads.
     """
 
+    peft_pattern: str = "(?!)"  # matches nothing
     official_names: tuple[tuple[str, str], ...] = ()
     official_unused: tuple[str, ...] = ()
     backbone: nn.Module
@@ -132,12 +136,46 @@ class TrackingNetwork(nn.Module):
         self._head_frozen = head
         self.train(self.training)
 
+    def base_name(self, name: str) -> str | None:
+        """The RGB base network's name of what ``name`` is copied from; None for what is new.
+
+        ``name`` is that of a tensor or of an operation (``srft_plugin.groups``).
+        """
+        return None if re.search(self.peft_pattern, name) else name
+
+    def copy_base(self, base: TrackingNetwork) -> None:
+        """Copies the weights of the RGB network that this one extends; what is new is left."""
+        source, state = base.state_dict(), self.state_dict()
+        for name in state:
+            if (origin := self.base_name(name)) is not None:
+                state[name] = source[origin]
+        self.load_state_dict(state)
+
+    def prior_sources(self) -> dict[str, str]:
+        """Operations to those of the base network that they are copied from.
+
+        The prior sensitivity, measured on the base network, carries over along this map. An
+        operation is a module that owns parameters ("backbone.fusion.0.attn.qkv"), or a parameter
+        held by a container ("backbone.pos_embed_z").
+        """
+        origins = {operation: self.base_name(operation) for operation in operation_groups(self)}
+        return {operation: origin for operation, origin in origins.items() if origin is not None}
+
+    def peft_parameter_names(self) -> list[str]:
+        """Parameters that the network's own efficient tuning trains; empty for base networks."""
+        return [name for name, _ in self.named_parameters() if re.search(self.peft_pattern, name)]
+
     def train(self, mode: bool = True) -> TrackingNetwork:
         """A frozen head keeps its batch statistics, so it stays in eval mode."""
         super().train(mode)
         if self._head_frozen:
             self.box_head.eval()
         return self
+
+
+def split_modalities(*images: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """(B, 6, H, W) images to pairs of RGB and auxiliary (B, 3, H, W)."""
+    return [image.chunk(2, 1) for image in images]
 
 
 def sincos_positions(side: int, dim: int) -> Tensor:

@@ -60,9 +60,9 @@ class Positions(nn.Module):
             self.temporal_pos_embed_z = nn.Parameter(torch.zeros(1, 1, spec.dim))
             self.temporal_pos_embed_x = nn.Parameter(torch.zeros(1, 1, spec.dim))
 
-    def pack(self, template: Tensor, search: Tensor) -> Tensor:
-        """(B, Nz, C) and (B, Nx, C) patch tokens to (B, Nz + Nx, C) with positions."""
-        template, search = template + self.pos_embed_z, search + self.pos_embed_x
+    def positions(self) -> Tensor:
+        """(1, Nz + Nx, C), what is added to the tokens of template and search region."""
+        template, search = self.pos_embed_z, self.pos_embed_x
         if self.temporal_pos_embed_z is not None:
             template = template + self.temporal_pos_embed_z
             search = search + self.temporal_pos_embed_x
@@ -88,14 +88,21 @@ class OSTrackBackbone(Positions):
 
     def forward(self, template: Tensor, search: Tensor) -> Tensor:
         """(B, 3, Hz, Wz) and (B, 3, Hs, Ws) to (B, Nz + Nx, dim)."""
-        tokens = self.pack(self.patch_embed(template), self.patch_embed(search))
-        candidates = Candidates(self.spec.template_grid, self.spec.grid**2)
-        for index, block in enumerate(self.blocks):
-            if index in self.spec.eliminate_at:
-                tokens = candidates.run(block, tokens, self.keep)
-            else:
-                tokens = block(tokens)
+        tokens = self.patch_embed.pack(template, search) + self.positions()
+        candidates = self.candidates()
+        for index in range(self.spec.depth):
+            tokens = self.run_block(index, tokens, candidates)
         return candidates.restore(self.norm(tokens))
+
+    def candidates(self) -> Candidates:
+        """All search tokens, before any is eliminated."""
+        return Candidates(self.spec.template_grid, self.spec.grid**2)
+
+    def run_block(self, index: int, tokens: Tensor, candidates: Candidates) -> Tensor:
+        """One block, with elimination if the spec places it there."""
+        if index in self.spec.eliminate_at:
+            return candidates.run(self.blocks[index], tokens, self.keep)
+        return self.blocks[index](tokens)
 
 
 class OSTrack(TrackingNetwork):

@@ -10,7 +10,9 @@ from srft_plugin.errors import UserError
 
 from .network import NetworkSpec, TrackingNetwork
 from .ostrack import OSTrack, ViTSpec
+from .sdstrack import SDSTrack, SDSTrackSpec
 from .two_branch import TwoBranch, TwoBranchSpec
+from .vipt import ViPT, ViPTSpec
 
 ELIMINATION = (3, 6, 9)  # blocks with candidate elimination in all public ViT-B trackers
 
@@ -30,6 +32,8 @@ _DROPTRACK384 = replace(
     _OSTRACK384, name="droptrack384", temporal=True, eliminate_at=ELIMINATION
 )
 
+_PEER = {"template_size": 128, "search_size": 256, "eliminate_at": ELIMINATION}
+
 _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
     (
         OSTrack,
@@ -43,6 +47,11 @@ _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
         ),
     ),
     (TwoBranch, map(TwoBranchSpec.of, (_TINY, _OSTRACK256, _OSTRACK384, _DROPTRACK384))),
+    (
+        ViPT,
+        (ViPTSpec(name="vipt256", **_PEER), ViPTSpec(name="vipt256_shallow", prompts=1, **_PEER)),
+    ),
+    (SDSTrack, (SDSTrackSpec(name="sdstrack256", **_PEER),)),
 )
 _BY_NAME = {spec.name: (kind, spec) for kind, specs in _NETWORKS for spec in specs}
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from srft_plugin.errors import UserError
-from srft_plugin.groups import operation_groups
 
 from .head import CenterHead
-from .network import TrackingNetwork
+from .network import TrackingNetwork, split_modalities
 from .ostrack import OSTrack, Positions, ViTSpec
 from .vit import Block, PatchEmbed, initialise, layer_norm
 
@@ -61,11 +60,9 @@ class TwoBranchBackbone(Positions):
 
     def forward(self, template: Tensor, search: Tensor) -> Tensor:
         """(B, 6, Hz, Wz) and (B, 6, Hs, Ws) to (B, Nz + Nx, dim), the mean of the branches."""
-        (template_rgb, template_aux), (search_rgb, search_aux) = (
-            images.chunk(2, 1) for images in (template, search)
-        )
-        rgb = self.pack(self.patch_embed_rgb(template_rgb), self.patch_embed_rgb(search_rgb))
-        aux = self.pack(self.patch_embed_aux(template_aux), self.patch_embed_aux(search_aux))
+        (template_rgb, template_aux), (search_rgb, search_aux) = split_modalities(template, search)
+        rgb = self.patch_embed_rgb.pack(template_rgb, search_rgb) + self.positions()
+        aux = self.patch_embed_aux.pack(template_aux, search_aux) + self.positions()
         for index, (block_rgb, block_aux) in enumerate(
             zip(self.blocks_rgb, self.blocks_aux, strict=True)
         ):
@@ -93,19 +90,7 @@ class TwoBranch(TrackingNetwork):
         self.backbone = TwoBranchBackbone(spec)
         self.box_head = CenterHead(spec.dim, spec.head_channels)
 
-    def base_names(self) -> dict[str, str]:
-        """Parameters and buffers to those of the base network that they are copied from."""
-        return {name: self._base_name(name) for name in self.state_dict()}
-
-    def prior_sources(self) -> dict[str, str]:
-        """Operations to those of the base network, so that its prior sensitivity carries over.
-
-        An operation is the module that owns parameters ("backbone.fusion.0.attn.qkv"), or a
-        parameter held by a container ("backbone.pos_embed_z").
-        """
-        return {operation: self._base_name(operation) for operation in operation_groups(self)}
-
-    def _base_name(self, name: str) -> str:
+    def base_name(self, name: str) -> str:
         head, _, rest = name.partition("backbone.fusion.")
         if rest:
             index, _, inner = rest.partition(".")
@@ -113,7 +98,7 @@ class TwoBranch(TrackingNetwork):
         return re.sub(r"_(rgb|aux)(?=\.|$)", "", name)
 
 
-def two_branch_from(base: nn.Module) -> TwoBranch:
+def two_branch_from(base: TrackingNetwork) -> TwoBranch:
     """The two-branch network with both branches and the fusion blocks copied from ``base``.
 
     Args:
@@ -128,6 +113,5 @@ def two_branch_from(base: nn.Module) -> TwoBranch:
             "network such as ostrack256, droptrack384 or ostrack_tiny"
         )
     network = TwoBranch(TwoBranchSpec.of(base.spec))
-    state = base.state_dict()
-    network.load_state_dict({name: state[source] for name, source in network.base_names().items()})
+    network.copy_base(base)
     return network

@@ -20,6 +20,10 @@ class PatchEmbed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.proj(images).flatten(2).transpose(1, 2)
 
+    def pack(self, template: Tensor, search: Tensor) -> Tensor:
+        """Tokens of the template, then of the search region: (B, Nz + Nx, dim)."""
+        return torch.cat((self(template), self(search)), 1)
+
 
 class Attention(timm_vit.Attention):
     """Multi-head self-attention that can also tell where one token looks."""
@@ -72,24 +76,30 @@ class Candidates:
         return tokens + block.drop_path2(block.mlp(block.norm2(tokens)))
 
     def attend(self, block: Block, tokens: Tensor, keep: float) -> Tensor:
-        """The attention half of ``block``, then the share ``keep`` of the search tokens.
-
-        The score of a search token is the attention that the template's centre token pays it.
-        """
+        """The attention half of ``block``, then elimination."""
         mixed, focus = block.attn.forward_with_focus(block.norm1(tokens), self.query)
-        tokens = tokens + block.drop_path1(mixed)
+        return self.eliminate(tokens + block.drop_path1(mixed), focus, keep)
+
+    def eliminate(self, tokens: Tensor, focus: Tensor, keep: float) -> Tensor:
+        """The share ``keep`` of the search tokens in (B, N, C), and the template.
+
+        ``focus`` (B, N) is the attention that the template's centre token ``query`` pays to each.
+        """
         scores = focus[:, self.template_tokens :]
         number = math.ceil(keep * scores.shape[1])
         if number == scores.shape[1]:
             return tokens
         best = scores.topk(number, dim=1).indices
         self.kept = best if self.kept is None else self.kept.gather(1, best)
-        return self.select(tokens, best)
+        return self._take(tokens, best)
 
-    def select(self, tokens: Tensor, best: Tensor) -> Tensor:
-        """Template tokens, and the search tokens at positions ``best``."""
+    def select(self, tokens: Tensor) -> Tensor:
+        """Of (B, N, C) with all tokens, those that are left."""
+        return tokens if self.kept is None else self._take(tokens, self.kept)
+
+    def _take(self, tokens: Tensor, positions: Tensor) -> Tensor:
         template, search = tokens.tensor_split([self.template_tokens], 1)
-        index = best[:, :, None].expand(-1, -1, tokens.shape[2])
+        index = positions[:, :, None].expand(-1, -1, tokens.shape[2])
         return torch.cat((template, search.gather(1, index)), 1)
 
     def restore(self, tokens: Tensor) -> Tensor:

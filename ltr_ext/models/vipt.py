@@ -1,0 +1,114 @@
+"""ViPT: OSTrack with prompts that the auxiliary modality writes into the token stream.
+
+Zhu et al., "Visual Prompt Multi-Modal Tracking", CVPR 2023. Only the prompts train.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .head import CenterHead
+from .network import TrackingNetwork, split_modalities
+from .ostrack import OSTrackBackbone, ViTSpec
+from .vit import PatchEmbed, layer_norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViPTSpec(ViTSpec):
+    """OSTrack with prompts before the first ``prompts`` blocks: all (deep) or 1 (shallow).
+
+    Attributes:
+        hidden: channels inside a prompt block.
+    """
+
+    in_channels: int = 6
+    prompts: int = 12
+    hidden: int = 8
+
+
+class ViPTBackbone(OSTrackBackbone):
+    """Before each block, the prompt of the last one and the tokens make the next prompt."""
+
+    def __init__(self, spec: ViPTSpec) -> None:
+        super().__init__(spec)
+        self.patch_embed_prompt = PatchEmbed(spec.stride, 3, spec.dim)
+        self.prompt_blocks = nn.ModuleList(
+            PromptBlock(spec.dim, spec.hidden) for _ in range(spec.prompts)
+        )
+        self.prompt_norms = nn.ModuleList(layer_norm(spec.dim) for _ in range(spec.prompts))
+
+    def forward(self, template: Tensor, search: Tensor) -> Tensor:
+        """(B, 6, Hz, Wz) and (B, 6, Hs, Ws) to (B, Nz + Nx, dim)."""
+        (template_rgb, template_aux), (search_rgb, search_aux) = split_modalities(template, search)
+        rgb = self.patch_embed.pack(template_rgb, search_rgb)
+        aux = self.patch_embed_prompt.pack(template_aux, search_aux)
+        prompt = self.prompt(0, rgb, aux)
+        tokens = rgb + prompt + self.positions()
+        candidates = self.candidates()
+        for index in range(self.spec.depth):
+            if 0 < index < len(self.prompt_blocks):
+                prompt = self.prompt(index, candidates.restore(tokens), prompt)
+                tokens = tokens + candidates.select(prompt)
+            tokens = self.run_block(index, tokens, candidates)
+        return candidates.restore(self.norm(tokens))
+
+    def prompt(self, index: int, tokens: Tensor, previous: Tensor) -> Tensor:
+        """(B, Nz + Nx, C) prompt before block ``index``; template and search region apart."""
+        tokens = self.prompt_norms[max(index - 1, 0)](tokens)
+        previous = self.prompt_norms[index](previous)
+        border = [self.pos_embed_z.shape[1]]
+        pairs = zip(tokens.tensor_split(border, 1), previous.tensor_split(border, 1), strict=True)
+        return torch.cat([self.prompt_blocks[index](*pair) for pair in pairs], 1)
+
+
+class PromptBlock(nn.Module):
+    """Tokens and previous prompt, each projected to a few channels, joined and projected back."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.conv0_0 = Pointwise(dim, hidden)
+        self.conv0_1 = Pointwise(dim, hidden)
+        self.conv1x1 = Pointwise(hidden, dim)
+        self.fovea = Fovea()
+
+    def forward(self, tokens: Tensor, previous: Tensor) -> Tensor:
+        return self.conv1x1(self.fovea(self.conv0_0(tokens)) + self.conv0_1(previous))
+
+
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution, as the checkpoints store it, on (B, N, C) tokens."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 1)
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return functional.linear(tokens, self.weight.flatten(1), self.bias)
+
+
+class Fovea(nn.Module):
+    """Weighs each channel by a softmax over the positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.smooth = nn.Parameter(torch.full((1,), 10.0))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return (tokens * self.smooth).softmax(1) * tokens
+
+
+class ViPT(TrackingNetwork):
+    """OSTrack with a prompt per block (deep) or before the first (shallow)."""
+
+    peft_pattern = "prompt"
+    official_unused = ("backbone.cls_token", "backbone.pos_embed")
+    spec: ViPTSpec
+
+    def __init__(self, spec: ViPTSpec) -> None:
+        super().__init__(spec)
+        self.backbone = ViPTBackbone(spec)
+        self.box_head = CenterHead(spec.dim, spec.head_channels)
