@@ -13,10 +13,11 @@ from pathlib import Path
 from ltr_ext.admin.environment import environment
 from ltr_ext.dataset.sequence import Sequence
 from pytracking_ext.analysis.conventions import convention
-from pytracking_ext.analysis.scoring import Prediction, Score, SequenceTruth, score_benchmark
+from pytracking_ext.analysis.tables import render
 from pytracking_ext.evaluation.datasets import choose, open_test_set
-from pytracking_ext.evaluation.results import box_file, open_results, read_result
+from pytracking_ext.evaluation.results import open_results
 from pytracking_ext.evaluation.running import track_dataset
+from pytracking_ext.evaluation.scores import score_folder, sequence_table, total_table
 from pytracking_ext.parameter.srft import TrackerParameters, default_device, load
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import report_errors
@@ -41,31 +42,6 @@ def evaluate(
     return track_dataset(sequences, lambda: SRFTTracker(parameters), directory, progress)
 
 
-def score(sequences: list[Sequence], directory: Path, dataset: str) -> Score:
-    """Scores the sequences that have a result."""
-    truths, predictions = {}, {}
-    for sequence in sequences:
-        if box_file(directory, sequence.name).exists():
-            height, width = sequence.frames.rgb(0).shape[:2]
-            truths[sequence.name] = SequenceTruth(sequence.boxes, (width, height))
-            result = read_result(directory, sequence.name)
-            predictions[sequence.name] = Prediction(result.boxes, result.confidences)
-    return score_benchmark(truths, predictions, convention(dataset))
-
-
-def format_score(result: Score, failures: dict[str, str]) -> str:
-    """A table in percent: one line per sequence, the total, and the sequences that failed."""
-    columns = list(result.total)
-    width = max(map(len, (*result.sequences, *failures, "sequence"))) + 1
-    lines = ["sequence".ljust(width) + "".join(column.rjust(7) for column in columns)]
-    rows = [*result.sequences.items(), (f"all {len(result.sequences)}", result.total)]
-    for name, row in rows:
-        cells = "".join(f"{100 * row[column]:7.1f}" for column in columns)
-        lines.append(name.ljust(width) + cells)
-    lines += [f"{name.ljust(width)} failed: {message}" for name, message in failures.items()]
-    return "\n".join(lines)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments after the tracker's name."""
     parser.add_argument("tracker_param", help="parameter set: default_rgb, or a trained config")
@@ -87,9 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
     failures = evaluate(parameters, sequences, directory)
     print(f"results: {directory}")
     if len(failures) < len(sequences):
-        print(format_score(score(sequences, directory, name), failures))
-    else:
-        print("\n".join(f"{name} failed: {message}" for name, message in failures.items()))
+        scores = {arguments.tracker_param: score_folder(sequences, directory, convention(name))}
+        print(render(sequence_table(scores)), render(total_table(name, scores)), sep="\n\n")
+    for failed, message in failures.items():
+        print(f"FAILED {failed}: {message}")
     return 1 if failures else 0
 
 

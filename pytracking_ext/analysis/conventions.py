@@ -1,54 +1,126 @@
-"""How each benchmark counts: the choices in which official toolkits differ, by name."""
+"""How each benchmark counts: every choice in which official toolkits differ, by name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from srft_plugin.errors import UserError
+
+LONG_TERM_METRICS = ("Pr", "Re", "F")
 
 
 @dataclass(frozen=True)
 class Convention:
-    """Every choice that changes a score.
+    """The choices that change a score.
+
+    A frame can be *counted* or not; a counted frame has an overlap and a distance, is a *miss*
+    (fails at every threshold) or a *hit* (its overlap fails, its distance passes at every
+    threshold: what the scripts derived from the OTB toolkit do by setting both to -1).
 
     Attributes:
-        metrics: what the benchmark's tables report, in their order and under their names: IoU
-            (mean overlap), SR (area under the success curve), PR (precision), NPR (normalised
-            precision), and Pr, Re, F of the long-term protocol.
-        strict: a frame succeeds when its overlap is above the threshold (else: at least).
-        first_frame: the initialisation frame, where the box is given, is counted.
-        absent: frames without an annotated target are left out (``"skip"``) or count as failures
-            (``"fail"``).
-        invalid: a predicted box that is NaN or has no area takes the place of the one before it
-            (``"previous"``) or fails (``"fail"``).
-        pixels: the centre distance at which precision is read.
-        normalised_pixels: the normalised distance at which normalised precision is read.
-        average: the score is the mean over sequences, or over all frames together.
-        in_image: boxes are clipped to the image before the overlap is taken.
+        metrics: what the benchmark's tables report, under their names; see ``scoring.METRICS``.
+        strict_overlap: success demands more than the threshold, else at least the threshold.
+        strict_distance: precision demands less than the threshold, else at most the threshold.
+        first_frame: the initialisation frame is counted with the true box as the prediction
+            (``"truth"``), as reported (``"prediction"``), or not counted (``"skip"``).
+        absent: frames without a target are not counted (``"skip"``), or are a ``"miss"`` or a
+            ``"hit"``.
+        rim: frames whose true box starts at x <= 0 or y <= 0 are ordinary (``"count"``), or are a
+            ``"miss"`` or a ``"hit"``.
+        invalid: a predicted box that is NaN or has no area is replaced by the one before it
+            (``"previous"``) or is a miss (``"miss"``).
+        truths: where there are two ground truths, the first one (``"first"``), or per frame the
+            better of both (``"better"``).
+        pixels: distance at which precision is read.
+        normalised: normalised distance at which normalised precision is read; None takes the area
+            under its curve over [0, 0.5].
+        area: of the success curve: mean over the thresholds (``"mean"``) or trapezoids
+            (``"trapezoid"``).
+        average: the score is the mean over sequences, or over all frames together (``"frames"``).
+        in_image: the predicted box is clipped to the image first.
         lengths: a result with another number of rows than the ground truth is refused
-            (``"refuse"``), or both are cut to the shorter one (``"cut"``).
+            (``"refuse"``), cut to it but refused when shorter (``"cut"``), or also filled up with
+            misses (``"pad"``).
     """
 
     metrics: tuple[str, ...] = ("IoU", "SR", "PR", "NPR")
-    strict: bool = True
-    first_frame: bool = True
-    absent: Literal["skip", "fail"] = "skip"
-    invalid: Literal["previous", "fail"] = "fail"
-    pixels: int = 20
-    normalised_pixels: float = 0.2
+    strict_overlap: bool = True
+    strict_distance: bool = False
+    first_frame: Literal["truth", "prediction", "skip"] = "skip"
+    absent: Literal["skip", "miss", "hit"] = "skip"
+    rim: Literal["count", "miss", "hit"] = "count"
+    invalid: Literal["previous", "miss"] = "miss"
+    truths: Literal["first", "better"] = "first"
+    pixels: float = 20
+    normalised: float | None = 0.2
+    area: Literal["mean", "trapezoid"] = "mean"
     average: Literal["sequences", "frames"] = "sequences"
     in_image: bool = False
-    lengths: Literal["refuse", "cut"] = "refuse"
+    lengths: Literal["refuse", "cut", "pad"] = "refuse"
+
+    @property
+    def long_term(self) -> bool:
+        """Whether the long-term protocol is part of it, which needs confidences."""
+        return "F" in self.metrics
 
 
 GENERIC = Convention()
-LONG_TERM = Convention(metrics=("Pr", "Re", "F", "IoU", "SR", "PR"))
+LONG_TERM = replace(GENERIC, metrics=(*LONG_TERM_METRICS, "IoU", "SR", "PR"))
+
+# The MATLAB scripts of LaSOT, and with them those of LasHeR, VisEvent and CoeSot: the first frame
+# takes the true box, an invalid box the one before it; frames with a label "absent" are dropped,
+# but the sums are still divided by the number of all frames.
+_LASOT = Convention(
+    metrics=("SR", "PR", "NPR"),
+    first_frame="truth",
+    absent="miss",
+    rim="hit",
+    invalid="previous",
+    lengths="cut",
+)
+_PYTRACKING = replace(_LASOT, rim="miss", lengths="pad")
 
 CONVENTIONS = {
     "depthtrack": LONG_TERM,
     "cdtb": LONG_TERM,
+    # No absent labels are read: frames without a target are rows of zeros, hence a hit.
+    "lasher": replace(_LASOT, absent="hit"),
+    "rgbt234": Convention(
+        metrics=("MSR", "MPR"), first_frame="prediction", absent="miss", truths="better"
+    ),
+    "gtot": Convention(
+        metrics=("MSR", "MPR"),
+        first_frame="prediction",
+        absent="miss",
+        truths="better",
+        strict_distance=True,
+        pixels=5,
+        area="trapezoid",
+        average="frames",
+    ),
+    "visevent": replace(_LASOT, metrics=("SR", "PR")),
+    "coesot": replace(_LASOT, metrics=("SR", "PR")),
+    "fe108": replace(_PYTRACKING, metrics=("SR", "PR")),
+    "lasot": replace(_LASOT, metrics=("AUC", "P", "P_norm")),
+    "tnl2k": replace(_LASOT, metrics=("AUC", "P", "P_norm")),
+    "trackingnet": replace(_PYTRACKING, metrics=("AUC", "P", "P_norm"), normalised=None),
+    "otb": replace(_PYTRACKING, metrics=("AUC", "P"), rim="hit"),
+    "uav123": replace(_PYTRACKING, metrics=("AUC", "P"), absent="hit", rim="hit"),
+    "got10k": Convention(
+        metrics=("AO", "SR_0.5", "SR_0.75"), average="frames", in_image=True, lengths="cut"
+    ),
 }
 
 
-def convention(benchmark: str) -> Convention:
-    """The default of a benchmark; the generic one for data sets that are none."""
-    return CONVENTIONS.get(benchmark, GENERIC)
+def convention(benchmark: str, **changes: Any) -> Convention:
+    """The default of a benchmark, the generic one for other data sets, with ``changes``.
+
+    Raises:
+        UserError: a change to something that is no choice.
+    """
+    known = [field.name for field in fields(Convention)]
+    unknown = sorted(set(changes) - set(known))
+    if unknown:
+        raise UserError(f"no convention is called {unknown[0]!r}; known are {', '.join(known)}")
+    return replace(CONVENTIONS.get(benchmark, GENERIC), **changes)

@@ -52,21 +52,27 @@ def centre_distance(
 def success_curve(
     overlaps: ArrayLike, thresholds: ArrayLike = SUCCESS_THRESHOLDS, strict: bool = True
 ) -> NDArray[np.float64]:
-    """Share of frames whose overlap is above each threshold, (T,); NaN overlaps fail.
+    """Share of frames whose overlap exceeds (``strict``) or reaches each threshold, (T,).
 
-    ``strict`` demands more than the threshold (OTB, LaSOT, LasHeR), else at least (VOT, GOT-10k
-    count differently; see the benchmark's convention).
+    NaN fails.
     """
-    values = np.asarray(overlaps, float)
-    limits = np.asarray(thresholds, float)[:, None]
+    values, limits = _against(overlaps, thresholds)
     return (values > limits if strict else values >= limits).mean(1)
 
 
 def precision_curve(
-    distances: ArrayLike, thresholds: ArrayLike = PRECISION_THRESHOLDS
+    distances: ArrayLike, thresholds: ArrayLike = PRECISION_THRESHOLDS, strict: bool = False
 ) -> NDArray[np.float64]:
-    """Share of frames whose centre distance is at most each threshold, (T,); NaN fails."""
-    return (np.asarray(distances, float) <= np.asarray(thresholds, float)[:, None]).mean(1)
+    """Share of frames whose centre distance is at most each threshold, (T,).
+
+    ``strict`` demands less than the threshold. NaN fails.
+    """
+    values, limits = _against(distances, thresholds)
+    return (values < limits if strict else values <= limits).mean(1)
+
+
+def _against(values: ArrayLike, thresholds: ArrayLike) -> tuple[NDArray, NDArray]:
+    return np.asarray(values, float), np.asarray(thresholds, float)[:, None]
 
 
 def raster_overlap(
@@ -105,13 +111,16 @@ def _pixel_edges(boxes: ArrayLike) -> tuple[NDArray, NDArray, NDArray]:
 
 
 class LongTermScore(NamedTuple):
-    """Precision, recall and their harmonic mean at the best confidence threshold, with curves."""
+    """Precision, recall and F at the best confidence threshold, and the curves they come from.
+
+    ``precisions`` and ``recalls`` are (S, T): per sequence over the T ``thresholds``.
+    """
 
     precision: float
     recall: float
     f_score: float
-    precision_curve: NDArray[np.float64]
-    recall_curve: NDArray[np.float64]
+    precisions: NDArray[np.float64]
+    recalls: NDArray[np.float64]
     thresholds: NDArray[np.float64]
 
 
@@ -136,18 +145,27 @@ def long_term(
     thresholds = confidence_thresholds(np.concatenate(confidences), resolution)
     precisions, recalls = [], []
     for values, confidence, count in zip(overlaps, confidences, visible, strict=True):
-        reported = confidence >= thresholds[:, None]
-        total, frames = reported @ values, reported.sum(1)
-        precisions.append(np.divide(total, frames, out=np.ones_like(total), where=frames > 0))
-        recalls.append(total / count)
+        # Sums in the toolkit's order: a matrix product would differ in the last digit.
+        reported = [values[rows] for rows in confidence >= thresholds[:, None]]
+        precisions.append([chosen.mean() if len(chosen) else 1.0 for chosen in reported])
+        recalls.append([chosen.sum() / count for chosen in reported])
     precision, recall = np.mean(precisions, 0), np.mean(recalls, 0)
-    both = precision + recall
-    f_curve = np.divide(2 * precision * recall, both, out=np.zeros_like(both), where=both > 0)
+    f_curve = f_measure(precision, recall)
     best = int(f_curve.argmax())
     return LongTermScore(
-        float(precision[best]), float(recall[best]), float(f_curve[best]),
-        precision, recall, thresholds,
-    )  # fmt: skip
+        float(precision[best]),
+        float(recall[best]),
+        float(f_curve[best]),
+        np.stack(precisions),
+        np.stack(recalls),
+        thresholds,
+    )
+
+
+def f_measure(precision: NDArray, recall: NDArray) -> NDArray[np.float64]:
+    """Harmonic mean of precision and recall, 0 where both are 0."""
+    both = precision + recall
+    return np.divide(2 * precision * recall, both, out=np.zeros_like(both), where=both > 0)
 
 
 def confidence_thresholds(confidences: ArrayLike, resolution: int = 100) -> NDArray[np.float64]:

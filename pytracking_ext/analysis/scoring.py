@@ -1,16 +1,18 @@
-"""Scores of one tracker on one benchmark, per sequence and in total."""
+"""Scores of one tracker on one benchmark: per sequence, per attribute and in total."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pytracking_ext.analysis import metrics
-from pytracking_ext.analysis.conventions import Convention
+from pytracking_ext.analysis.conventions import LONG_TERM_METRICS, Convention
 from srft_plugin.errors import UserError
+
+Boxes = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -20,70 +22,124 @@ class SequenceTruth:
     Attributes:
         boxes: (N, 4) xywh, NaN rows where the target is absent.
         size: (width, height) of the images; long-term scores and clipping need it.
+        second: the other ground truth, (N, 4), where there is one (thermal camera).
+        attributes: names of the challenges in the sequence.
     """
 
-    boxes: NDArray[np.float64]
+    boxes: Boxes
     size: tuple[int, int] | None = None
-
-    @property
-    def visible(self) -> NDArray[np.bool_]:
-        """(N,) frames with a target."""
-        return np.isfinite(self.boxes).all(1) & (self.boxes[:, 2:] > 0).all(1)
+    second: Boxes | None = None
+    attributes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a tracker reported: boxes (N, 4) and, for long-term scores, confidences (N,)."""
+    """What a tracker reported.
 
-    boxes: NDArray[np.float64]
+    Attributes:
+        boxes: (N, 4) xywh.
+        confidences: (N,), which long-term scores need.
+        times: (N,) seconds per frame.
+    """
+
+    boxes: Boxes
     confidences: NDArray[np.float64] | None = None
+    times: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
-class SequenceScore:
-    """Per counted frame: overlap (n,), centre distance (n,) and normalised distance (n,)."""
+class FrameScores:
+    """The counted frames of a sequence.
 
+    Attributes:
+        frames: (n,) their indices.
+        overlaps: (n,) NaN for a miss or a hit.
+        distances: (n,) centre distance in pixels, NaN for a miss, -1 for a hit.
+        normalised: (n,) the same with the size of the true box as unit.
+    """
+
+    frames: NDArray[np.int64]
     overlaps: NDArray[np.float64]
     distances: NDArray[np.float64]
     normalised: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Curves:
+    """Success (21,), precision (51,) and normalised precision (51,), and what is read off them."""
+
+    success: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    normalised: NDArray[np.float64]
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Score:
-    """Scores in [0, 1]: in total by metric, and per sequence by metric."""
+    """Scores in [0, 1].
+
+    Attributes:
+        total: by metric.
+        sequences: per sequence by metric.
+        weights: per sequence its share in the total (1, or its counted frames).
+        curves: mean success and precision over the sequences.
+        missing: sequences of the benchmark without a result, left out.
+        long_term: per sequence what the long-term protocol needs; None in other benchmarks.
+    """
 
     total: dict[str, float]
     sequences: dict[str, dict[str, float]]
+    weights: dict[str, float]
+    curves: Curves
+    missing: tuple[str, ...] = ()
+    long_term: metrics.LongTermScore | None = None
+    attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def by_attribute(self, metric: str) -> dict[str, tuple[float, int]]:
+        """Per attribute the weighted mean of ``metric`` and the number of its sequences."""
+        names = sorted({name for tags in self.attributes.values() for name in tags})
+        rows = {}
+        for attribute in names:
+            chosen = [name for name, tags in self.attributes.items() if attribute in tags]
+            values = [self.sequences[name][metric] for name in chosen]
+            weights = [self.weights[name] for name in chosen]
+            rows[attribute] = float(np.average(values, weights=weights)), len(chosen)
+        return rows
 
 
-def score_sequence(
-    truth: SequenceTruth, prediction: Prediction, how: Convention, name: str = "sequence"
-) -> SequenceScore:
-    """Compares one sequence frame by frame under a convention.
+def _success_area(curves: Curves, how: Convention) -> float:
+    if how.area == "mean":
+        return float(curves.success.mean())
+    return float((curves.success[1:] + curves.success[:-1]).sum() / 2 / (len(curves.success) - 1))
 
-    Raises:
-        UserError: the numbers of rows differ and the convention refuses that.
-    """
-    boxes, true = _aligned(prediction.boxes, truth.boxes, how, name)
-    visible = SequenceTruth(true).visible
-    if not visible.any():
-        raise UserError(f"{name}: the target is annotated in no frame, nothing can be scored")
-    start = int(visible.argmax())
-    if how.invalid == "previous":
-        boxes = _repeat_previous(boxes)
-    if how.in_image and truth.size is not None:
-        boxes = _clipped(boxes, truth.size)
-    counted = np.arange(len(true)) >= start + (not how.first_frame)
-    if how.absent == "skip":
-        counted &= visible
-    boxes, true = boxes[counted], true[counted]
-    failed = ~SequenceTruth(boxes).visible | ~SequenceTruth(true).visible
-    overlaps = np.where(failed, 0.0, metrics.overlap(boxes, true))
-    distances, normalised = (
-        np.where(failed, np.inf, metrics.centre_distance(boxes, true, normalise))
-        for normalise in (False, True)
-    )
-    return SequenceScore(overlaps, distances, normalised)
+
+def _precision(curves: Curves, how: Convention) -> float:
+    return curves.values["precision"]
+
+
+def _normalised(curves: Curves, how: Convention) -> float:
+    return curves.values["normalised"]
+
+
+def _overlap(curves: Curves, how: Convention) -> float:
+    return curves.values["overlap"]
+
+
+# Papers call the same figure by several names; all are linear in the frames.
+METRICS: dict[str, Callable[[Curves, Convention], float]] = {
+    "IoU": _overlap,
+    "AO": _overlap,
+    "SR": _success_area,
+    "AUC": _success_area,
+    "MSR": _success_area,
+    "PR": _precision,
+    "P": _precision,
+    "MPR": _precision,
+    "NPR": _normalised,
+    "P_norm": _normalised,
+    "SR_0.5": lambda curves, how: float(curves.success[10]),
+    "SR_0.75": lambda curves, how: float(curves.success[15]),
+}
 
 
 def score_benchmark(
@@ -97,88 +153,187 @@ def score_benchmark(
     names = [name for name in truths if name in predictions]
     if not names:
         raise UserError("no sequence of the benchmark has a result")
-    frames = {name: score_sequence(truths[name], predictions[name], how, name) for name in names}
-    sequences = {name: frame_metrics([frames[name]], how) for name in names}
-    if how.average == "frames":
-        total = frame_metrics(list(frames.values()), how)
-    else:
-        total = {
-            metric: float(np.mean([sequences[name][metric] for name in names]))
-            for metric in next(iter(sequences.values()))
-        }
-    if "F" in how.metrics:
-        total |= long_term_metrics([truths[n] for n in names], [predictions[n] for n in names])
-        for name in names:
-            sequences[name] |= long_term_metrics([truths[name]], [predictions[name]])
+    curves, sequences, weights = {}, {}, {}
+    frame_metrics = [metric for metric in how.metrics if metric in METRICS]
+    for name in names:
+        frames = score_frames(truths[name], predictions[name], how, name)
+        curves[name] = frame_curves(frames, how)
+        weights[name] = float(len(frames.frames)) if how.average == "frames" else 1.0
+        sequences[name] = {metric: METRICS[metric](curves[name], how) for metric in frame_metrics}
+    share = np.array([weights[name] for name in names])
+    total = {
+        metric: float(np.average([sequences[name][metric] for name in names], weights=share))
+        for metric in frame_metrics
+    }
+    long_term = None
+    if how.long_term:
+        parts = [long_term_frames(truths[name], predictions[name], name) for name in names]
+        long_term = metrics.long_term(*zip(*parts, strict=True))
+        total |= dict(zip(LONG_TERM_METRICS, long_term[:3], strict=True))
+        for name, part in zip(names, parts, strict=True):
+            alone = metrics.long_term(*([item] for item in part))
+            sequences[name] |= dict(zip(LONG_TERM_METRICS, alone[:3], strict=True))
     return Score(
         {metric: total[metric] for metric in how.metrics},
         {n: {metric: row[metric] for metric in how.metrics} for n, row in sequences.items()},
+        weights,
+        _mean_curves([curves[name] for name in names], share),
+        tuple(name for name in truths if name not in predictions),
+        long_term,
+        {name: truths[name].attributes for name in names if truths[name].attributes},
     )
 
 
-def frame_metrics(scores: list[SequenceScore], how: Convention) -> dict[str, float]:
-    """Metrics of the frames of ``scores`` taken together."""
-    overlaps, distances, normalised = (
-        np.concatenate([getattr(score, field) for score in scores])
-        for field in ("overlaps", "distances", "normalised")
-    )
-    return {
-        "IoU": float(overlaps.mean()),
-        "SR": float(metrics.success_curve(overlaps, strict=how.strict).mean()),
-        "PR": float(metrics.precision_curve(distances, [how.pixels])[0]),
-        "NPR": float(metrics.precision_curve(normalised, [how.normalised_pixels])[0]),
-    }
-
-
-def long_term_metrics(
-    truths: list[SequenceTruth], predictions: list[Prediction]
-) -> dict[str, float]:
-    """Pr, Re, F as the VOT toolkit counts them.
+def score_frames(
+    truth: SequenceTruth, prediction: Prediction, how: Convention, name: str = "sequence"
+) -> FrameScores:
+    """Compares one sequence frame by frame under a convention.
 
     Raises:
-        UserError: a prediction without confidences.
+        UserError: no frame has a target, or the lengths differ and the convention refuses that.
     """
-    overlaps, confidences, visible = [], [], []
-    for truth, prediction in zip(truths, predictions, strict=True):
-        if prediction.confidences is None:
-            raise UserError(
-                "long-term scores need a confidence per frame; put <sequence>_confidence.txt or "
-                "<sequence>_001_confidence.value beside the boxes"
-            )
-        if truth.size is None:
-            raise UserError("long-term scores need the size of the images")
-        values = metrics.raster_overlap(prediction.boxes, truth.boxes, truth.size)
-        confidence = np.nan_to_num(prediction.confidences, nan=0.0)
-        # The toolkit stores no box and no confidence for the frame that starts the tracker.
-        start = int(truth.visible.argmax())
-        values[: start + 1] = confidence[: start + 1] = 0
-        overlaps.append(values)
-        confidences.append(confidence)
-        visible.append(int(truth.visible.sum()))
-    score = metrics.long_term(overlaps, confidences, visible)
-    return {"Pr": score.precision, "Re": score.recall, "F": score.f_score}
+    boxes = _fitted(np.asarray(prediction.boxes, float), len(truth.boxes), how, name)
+    visible = present(truth.boxes)
+    if not visible.any():
+        raise UserError(f"{name}: the target is annotated in no frame, nothing can be scored")
+    start = int(visible.argmax())
+    counted = np.arange(len(boxes)) >= start + (how.first_frame == "skip")
+    if how.absent == "skip":
+        counted &= visible
+    if not counted.any():
+        raise UserError(f"{name}: no frame is left to score after the first one")
+    if how.invalid == "previous":
+        boxes = _repeat_previous(boxes)
+    if how.first_frame == "truth":
+        boxes[start] = truth.boxes[start]
+    if how.in_image:
+        boxes = _clipped(boxes, truth, name)
+    frames = np.flatnonzero(counted)
+    compared = [_compare(boxes[frames], truth.boxes[frames], how)]
+    if how.truths == "better" and truth.second is not None:
+        compared.append(_compare(boxes[frames], truth.second[frames], how))
+    overlaps, distances, normalised = (np.stack(item) for item in zip(*compared, strict=True))
+    # fmax and fmin prefer the ground truth that has a box.
+    return FrameScores(
+        frames,
+        np.fmax.reduce(overlaps),
+        np.fmin.reduce(distances),
+        np.fmin.reduce(normalised),
+    )
 
 
-def _aligned(boxes: NDArray, truth: NDArray, how: Convention, name: str) -> tuple[NDArray, NDArray]:
-    if len(boxes) == len(truth):
-        return boxes, truth
-    if how.lengths == "refuse":
-        raise UserError(
-            f"{name}: the result has {len(boxes)} boxes but the ground truth {len(truth)}; "
-            "track the sequence again, or score with lengths='cut'"
+def _compare(boxes: Boxes, truth: Boxes, how: Convention) -> tuple[NDArray, NDArray, NDArray]:
+    """Overlap, distance and normalised distance per frame; a miss is NaN."""
+    there = present(truth)
+    usable = present(boxes) & there
+    values = [
+        np.where(usable, value, np.nan)
+        for value in (
+            metrics.overlap(boxes, truth),
+            metrics.centre_distance(boxes, truth),
+            metrics.centre_distance(boxes, truth, normalised=True),
         )
-    shorter = min(len(boxes), len(truth))
-    return boxes[:shorter], truth[:shorter]
+    ]
+    rim = there & (truth[:, :2] <= 0).any(1)
+    for frames, rule in ((~there, how.absent), (rim, how.rim)):
+        if rule in ("miss", "hit"):
+            for value, hit in zip(values, (np.nan, -1, -1), strict=True):
+                value[frames] = hit if rule == "hit" else np.nan
+    return tuple(values)
 
 
-def _repeat_previous(boxes: NDArray) -> NDArray:
+def frame_curves(scores: FrameScores, how: Convention) -> Curves:
+    """Success and precision over thresholds, and what is read at the convention's thresholds."""
+
+    def precision(distances: NDArray, thresholds: NDArray) -> NDArray:
+        return metrics.precision_curve(distances, thresholds, how.strict_distance)
+
+    normalised = precision(scores.normalised, metrics.NORMALISED_THRESHOLDS)
+    return Curves(
+        metrics.success_curve(scores.overlaps, strict=how.strict_overlap),
+        precision(scores.distances, metrics.PRECISION_THRESHOLDS),
+        normalised,
+        {
+            "overlap": float(np.nan_to_num(scores.overlaps).mean()),
+            "precision": float(precision(scores.distances, np.array([how.pixels]))[0]),
+            "normalised": float(
+                normalised.mean()
+                if how.normalised is None
+                else precision(scores.normalised, np.array([how.normalised]))[0]
+            ),
+        },
+    )
+
+
+def long_term_frames(
+    truth: SequenceTruth, prediction: Prediction, name: str = "sequence"
+) -> tuple[NDArray, NDArray, int]:
+    """Overlaps (N,), confidences (N,) and number of visible frames, as the VOT toolkit has them.
+
+    Raises:
+        UserError: a prediction without confidences, of another length, or an unknown image size.
+    """
+    if prediction.confidences is None:
+        raise UserError(
+            f"{name}: long-term scores need a confidence per frame; put {name}_confidence.txt or "
+            f"{name}_001_confidence.value beside the boxes"
+        )
+    if truth.size is None:
+        raise UserError(f"{name}: long-term scores need the size of the images")
+    if not len(prediction.boxes) == len(prediction.confidences) == len(truth.boxes):
+        raise UserError(
+            f"{name}: {len(prediction.boxes)} boxes and {len(prediction.confidences)} confidences "
+            f"for {len(truth.boxes)} frames; track the sequence again"
+        )
+    overlaps = metrics.raster_overlap(prediction.boxes, truth.boxes, truth.size)
+    confidences = np.nan_to_num(prediction.confidences, nan=0.0)
+    visible = np.isfinite(truth.boxes).all(1)
+    # The toolkit stores no box and no confidence for the frame that starts the tracker.
+    start = int(visible.argmax())
+    overlaps[: start + 1] = confidences[: start + 1] = 0
+    return overlaps, confidences, int(visible.sum())
+
+
+def present(boxes: Boxes) -> NDArray[np.bool_]:
+    """(N,) rows that are a box: finite, with a positive area."""
+    return np.isfinite(boxes).all(1) & (boxes[:, 2:] > 0).all(1)
+
+
+def _fitted(boxes: Boxes, length: int, how: Convention, name: str) -> Boxes:
+    """A copy of ``boxes`` with ``length`` rows, where the convention allows that."""
+    if len(boxes) != length and (
+        how.lengths == "refuse" or (how.lengths == "cut" and len(boxes) < length)
+    ):
+        raise UserError(
+            f"{name}: the result has {len(boxes)} boxes but the ground truth {length}; "
+            "track the sequence again, or allow it with lengths=pad"
+        )
+    fitted = np.full((length, 4), np.nan)
+    fitted[: len(boxes)] = boxes[:length]
+    return fitted
+
+
+def _repeat_previous(boxes: Boxes) -> Boxes:
     """Invalid rows replaced by the last valid row before them; leading ones stay."""
-    valid = SequenceTruth(boxes).visible
-    source = np.maximum.accumulate(np.where(valid, np.arange(len(boxes)), -1))
+    source = np.maximum.accumulate(np.where(present(boxes), np.arange(len(boxes)), -1))
     return np.where((source >= 0)[:, None], boxes[np.maximum(source, 0)], boxes)
 
 
-def _clipped(boxes: NDArray, size: tuple[int, int]) -> NDArray:
-    low = np.clip(boxes[:, :2], 0, size)
-    high = np.clip(boxes[:, :2] + boxes[:, 2:], 0, size)
+def _clipped(boxes: Boxes, truth: SequenceTruth, name: str) -> Boxes:
+    if truth.size is None:
+        raise UserError(f"{name}: clipping to the image needs its size")
+    low = np.clip(boxes[:, :2], 0, truth.size)
+    high = np.clip(boxes[:, :2] + boxes[:, 2:], 0, truth.size)
     return np.concatenate((low, high - low), 1)
+
+
+def _mean_curves(curves: Sequence[Curves], weights: NDArray) -> Curves:
+    mean = {
+        name: np.average([getattr(curve, name) for curve in curves], axis=0, weights=weights)
+        for name in ("success", "precision", "normalised")
+    }
+    values = {
+        key: float(np.average([curve.values[key] for curve in curves], weights=weights))
+        for key in curves[0].values
+    }
+    return Curves(**mean, values=values)

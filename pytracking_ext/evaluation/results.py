@@ -68,21 +68,6 @@ def write_result(directory: Path, sequence: str, result: TrackResult) -> None:
     write_atomically(box_file(directory, sequence), "".join(f"{row}\n" for row in rows))
 
 
-def read_result(directory: Path, sequence: str) -> TrackResult:
-    """Reads back what :func:`write_result` stored."""
-    boxes = np.loadtxt(box_file(directory, sequence), delimiter=",", ndmin=2)
-    confidences, times = (
-        np.loadtxt(directory / f"{sequence}_{suffix}.txt", ndmin=1)
-        for suffix in ("confidence", "time")
-    )
-    if not len(boxes) == len(confidences) == len(times):
-        raise UserError(
-            f"{box_file(directory, sequence)}: {len(boxes)} boxes but {len(confidences)} "
-            f"confidences and {len(times)} times; delete the three files and track it again"
-        )
-    return TrackResult(boxes, confidences, times)
-
-
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()

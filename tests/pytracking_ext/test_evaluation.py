@@ -6,17 +6,13 @@ import numpy as np
 import pytest
 
 from pytracking_ext import run_tracker
-from pytracking_ext.analysis.conventions import Convention, convention
-from pytracking_ext.analysis.scoring import (
-    Prediction,
-    SequenceTruth,
-    score_benchmark,
-    score_sequence,
-)
+from pytracking_ext.analysis.conventions import convention
 from pytracking_ext.evaluation.datasets import choose
-from pytracking_ext.evaluation.results import TrackResult, read_result, write_result
+from pytracking_ext.evaluation.loading import read_predictions
+from pytracking_ext.evaluation.results import TrackResult, write_result
 from pytracking_ext.evaluation.running import track_sequence
-from pytracking_ext.run_tracker import evaluate, format_score, score
+from pytracking_ext.evaluation.scores import score_folder
+from pytracking_ext.run_tracker import evaluate
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import UserError
 
@@ -34,11 +30,9 @@ def test_results_are_written_read_and_scored(tmp_path, parameters, sequences):
         f"{s}{suffix}.txt" for s in ("slow", "fast") for suffix in ("", "_confidence", "_time")
     }
     assert "." in (directory / "slow.txt").read_text().splitlines()[5]
-    result = score(sequences, directory, "depthtrack")
+    result = score_folder(sequences, directory, convention("depthtrack"))
     assert result.total["IoU"] > 0.85 and result.total["F"] > 0.8
     assert set(result.sequences) == {"slow", "fast"}
-    table = format_score(result, {"lost": "no image"})
-    assert "all 2" in table and "lost" in table and "no image" in table
 
 
 def test_a_second_run_tracks_only_what_is_missing(tmp_path, parameters, sequences):
@@ -102,11 +96,12 @@ def test_results_survive_the_disk(tmp_path):
     boxes = rng.random((5, 4)) * 100
     boxes[0] = np.nan
     write_result(tmp_path, "a", TrackResult(boxes, rng.random(5), rng.random(5)))
-    read = read_result(tmp_path, "a")
+    read = read_predictions(tmp_path, ["a"])["a"]
     np.testing.assert_allclose(read.boxes, boxes, atol=1e-4)
+    assert len(read.confidences) == len(read.times) == 5
     (tmp_path / "a_time.txt").write_text("1\n")
-    with pytest.raises(UserError, match="5 boxes but 5 confidences and 1 times"):
-        read_result(tmp_path, "a")
+    with pytest.raises(UserError, match="1 rows but a.txt 5"):
+        read_predictions(tmp_path, ["a"])
 
 
 def test_choosing_a_sequence(sequences):
@@ -117,48 +112,6 @@ def test_choosing_a_sequence(sequences):
         choose(sequences, "fats")
 
 
-TRUTH = SequenceTruth(np.array([[0, 0, 10, 10], [0, 0, 10, 10], [np.nan] * 4, [0, 0, 10, 10.0]]))
-BOXES = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [9, 9, 9, 9], [np.nan] * 4])
-
-
-@pytest.mark.parametrize(
-    "how, overlaps",
-    [
-        (Convention(), [1, 1 / 3, 0]),
-        (Convention(first_frame=False), [1 / 3, 0]),
-        (Convention(absent="fail"), [1, 1 / 3, 0, 0]),
-        (Convention(invalid="previous"), [1, 1 / 3, 1 / 180]),  # one of 81 + 100 - 1 pixels
-    ],
-)
-def test_conventions_by_hand(how, overlaps):
-    np.testing.assert_allclose(score_sequence(TRUTH, Prediction(BOXES), how).overlaps, overlaps)
-
-
-def test_lengths_are_compared():
-    with pytest.raises(UserError, match="3 boxes but the ground truth 4"):
-        score_sequence(TRUTH, Prediction(BOXES[:3]), Convention(), "bag")
-    cut = score_sequence(TRUTH, Prediction(BOXES[:3]), Convention(lengths="cut"))
-    np.testing.assert_allclose(cut.overlaps, [1, 1 / 3])
-
-
-def test_averages_over_sequences_or_frames():
-    truth = SequenceTruth(np.tile([0.0, 0, 10, 10], (4, 1)))
-    good, bad = np.tile([0.0, 0, 10, 10], (4, 1)), np.tile([50.0, 50, 10, 10], (1, 1))
-    truths = {"a": truth, "b": SequenceTruth(truth.boxes[:1])}
-    predictions = {"a": Prediction(good), "b": Prediction(bad)}
-    per_sequence = score_benchmark(truths, predictions, Convention(metrics=("IoU",)))
-    over_frames = score_benchmark(
-        truths, predictions, Convention(metrics=("IoU",), average="frames")
-    )
-    assert per_sequence.total == {"IoU": 0.5}
-    assert over_frames.total == {"IoU": 0.8}
-
-
-def test_long_term_needs_confidences():
-    with pytest.raises(UserError, match="confidence"):
-        score_benchmark({"a": TRUTH}, {"a": Prediction(BOXES)}, convention("depthtrack"))
-
-
 def test_the_command_tracks_scores_and_fails_honestly(
     tmp_path, parameters, sequences, monkeypatch, capsys
 ):
@@ -167,11 +120,11 @@ def test_the_command_tracks_scores_and_fails_honestly(
     command = ["srft", "any", "--dataset_name", "depthtrack", "--results", str(tmp_path)]
     assert run_tracker.main(command) == 0
     output = capsys.readouterr().out
-    assert "slow" in output and "F" in output.splitlines()[1]
+    assert "slow" in output and "SRFT (OSTrack-B256)" in output
     assert (tmp_path / "srft" / "any" / "depthtrack" / "fast.txt").exists()
     sequences[0].frames.images[4] = UserError("truncated image")
     assert run_tracker.main([*command, "--runid", "3"]) == 1
-    assert "failed: truncated image" in capsys.readouterr().out
+    assert "FAILED slow: truncated image" in capsys.readouterr().out
     assert (tmp_path / "srft" / "any_003" / "depthtrack" / "fast.txt").exists()
     assert run_tracker.main([*command, "--sequence", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err

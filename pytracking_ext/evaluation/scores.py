@@ -1,0 +1,127 @@
+"""Scores folders of results on a test set, and lays the scores out in tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+from pathlib import Path
+
+from ltr_ext.dataset.sequence import Sequence
+from pytracking_ext.analysis.conventions import Convention
+from pytracking_ext.analysis.published import METRICS as PUBLISHED_METRICS
+from pytracking_ext.analysis.published import published_rows
+from pytracking_ext.analysis.scoring import Score, SequenceTruth, score_benchmark
+from pytracking_ext.analysis.significance import LEVEL, differences, intervals
+from pytracking_ext.analysis.tables import Table
+from pytracking_ext.evaluation.loading import read_predictions
+
+
+def ground_truths(sequences: Iterable[Sequence], how: Convention) -> dict[str, SequenceTruth]:
+    """What the sequences are scored against; images are opened only where their size counts."""
+    truths = {}
+    for sequence in sequences:
+        size = None
+        if how.long_term or how.in_image:
+            height, width = sequence.frames.rgb(0).shape[:2]
+            size = width, height
+        truths[sequence.name] = SequenceTruth(
+            sequence.boxes,
+            size,
+            sequence.extra.get("aux_boxes"),
+            tuple(sequence.extra.get("attributes", ())),
+        )
+    return truths
+
+
+def score_folder(
+    sequences: Iterable[Sequence], folder: Path, how: Convention, base: int = 0
+) -> Score:
+    """Scores the results in ``folder``; sequences without one are listed in ``Score.missing``."""
+    truths = ground_truths(sequences, how)
+    return score_benchmark(truths, read_predictions(folder, truths, base), how)
+
+
+def total_table(
+    benchmark: str, scores: Mapping[str, Score], published: bool = True, bootstrap: bool = False
+) -> Table:
+    """One row per tracker, the paper's rows below; with intervals where asked for."""
+    columns = list(next(iter(scores.values())).total)
+    table = Table(f"{benchmark} (percent)", ["tracker", *columns])
+    for label, score in scores.items():
+        cells: list = [100 * score.total[metric] for metric in columns]
+        if bootstrap:
+            bounds = intervals(score)
+            cells = [
+                f"{cell:.1f} [{100 * bounds[metric].low:.1f}, {100 * bounds[metric].high:.1f}]"
+                for cell, metric in zip(cells, columns, strict=True)
+            ]
+        table.add(label, cells)
+        if score.missing:
+            table.notes.append(
+                f"{label}: {len(score.missing)} of {len(score.missing) + len(score.sequences)} "
+                f"sequences have no result and are left out: {_some(score.missing)}"
+            )
+    if published:
+        given = PUBLISHED_METRICS.get(benchmark, ())
+        for row in published_rows(benchmark):
+            values = dict(zip(given, row.values, strict=True))
+            table.add(f"{row.method} ({row.base})", [values.get(metric) for metric in columns])
+        if given:
+            table.notes.append("Rows with a base model in brackets: Tables I to III of the paper.")
+    if bootstrap:
+        table.notes.append(
+            f"Brackets: {LEVEL:.0%} intervals, sequences resampled. {_verdicts(scores)}"
+        )
+    return table
+
+
+def sequence_table(scores: Mapping[str, Score]) -> Table:
+    """One row per sequence, one column per tracker and metric."""
+    names = list(dict.fromkeys(name for score in scores.values() for name in score.sequences))
+    columns = [(label, metric) for label, score in scores.items() for metric in score.total]
+    table = Table("per sequence (percent)", ["sequence", *_headings(columns, scores)])
+    for name in names:
+        rows = {label: score.sequences.get(name, {}) for label, score in scores.items()}
+        table.add(name, [_percent(rows[label].get(metric)) for label, metric in columns])
+    return table
+
+
+def attribute_table(scores: Mapping[str, Score], metric: str) -> Table | None:
+    """One row per attribute; None when the benchmark labels none."""
+    by_tracker = {label: score.by_attribute(metric) for label, score in scores.items()}
+    counts = {name: row[1] for rows in by_tracker.values() for name, row in rows.items()}
+    if not counts:
+        return None
+    table = Table(f"{metric} per attribute (percent)", ["attribute", "sequences", *scores])
+    for name, count in sorted(counts.items()):
+        values = [rows.get(name, (None,))[0] for rows in by_tracker.values()]
+        table.add(name, [count, *map(_percent, values)])
+    return table
+
+
+def _verdicts(scores: Mapping[str, Score]) -> str:
+    """Which differences between trackers are real."""
+    sentences = []
+    for (first, a), (second, b) in combinations(scores.items(), 2):
+        if list(a.sequences) != list(b.sequences):
+            sentences.append(f"{first} and {second} have results of different sequences.")
+            continue
+        for metric, (low, high) in differences(a, b).items():
+            real = "real" if low > 0 or high < 0 else "within chance"
+            sentences.append(
+                f"{first} - {second}, {metric}: [{100 * low:+.1f}, {100 * high:+.1f}], {real}."
+            )
+    return " ".join(sentences)
+
+
+def _headings(columns: list[tuple[str, str]], scores: Mapping[str, Score]) -> list[str]:
+    return [metric if len(scores) == 1 else f"{label} {metric}" for label, metric in columns]
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _some(names: tuple[str, ...], count: int = 5) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

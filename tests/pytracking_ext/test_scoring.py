@@ -1,0 +1,287 @@
+"""Conventions by hand, official scripts' rules, bootstrap, tables."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pytracking_ext.analysis.conventions import CONVENTIONS, Convention, convention
+from pytracking_ext.analysis.published import METRICS as PUBLISHED
+from pytracking_ext.analysis.published import published_rows
+from pytracking_ext.analysis.scoring import (
+    METRICS,
+    Prediction,
+    SequenceTruth,
+    frame_curves,
+    score_benchmark,
+    score_frames,
+)
+from pytracking_ext.analysis.significance import differences, intervals
+from pytracking_ext.analysis.tables import FORMATS, Table, render
+from pytracking_ext.evaluation.scores import attribute_table, sequence_table, total_table
+from srft_plugin.errors import UserError
+
+NAN = [np.nan] * 4
+SQUARE = [0.0, 0, 10, 10]
+# first frame, one third overlap, target absent, no prediction
+TRUTH = SequenceTruth(np.array([SQUARE, SQUARE, NAN, SQUARE]))
+BOXES = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [9, 9, 9, 9], NAN], float)
+MISS, HIT = np.nan, -1
+
+
+@pytest.mark.parametrize(
+    "changes, overlaps, distances",
+    [
+        ({}, [1 / 3, MISS], [5, MISS]),
+        ({"first_frame": "truth"}, [1, 1 / 3, MISS], [0, 5, MISS]),
+        ({"absent": "miss"}, [1 / 3, MISS, MISS], [5, MISS, MISS]),
+        ({"absent": "hit"}, [1 / 3, MISS, MISS], [5, HIT, MISS]),
+        # the box of the frame before, [9, 9, 9, 9]: one of 81 + 100 - 1 pixels
+        ({"invalid": "previous"}, [1 / 3, 1 / 180], [5, np.hypot(8.5, 8.5)]),
+        ({"rim": "miss"}, [MISS, MISS], [MISS, MISS]),
+        ({"rim": "hit"}, [MISS, MISS], [HIT, HIT]),
+    ],
+)
+def test_choices_by_hand(changes, overlaps, distances):
+    scores = score_frames(TRUTH, Prediction(BOXES), Convention(**changes))
+    np.testing.assert_allclose(scores.overlaps, overlaps)
+    np.testing.assert_allclose(scores.distances, distances)
+
+
+def test_the_first_frame_as_reported():
+    boxes = BOXES.copy()
+    boxes[0, 0] = 5
+    scores = score_frames(TRUTH, Prediction(boxes), Convention(first_frame="prediction"))
+    np.testing.assert_allclose(scores.overlaps, [1 / 3, 1 / 3, MISS])
+    assert boxes[0, 0] == 5  # scoring changes nothing that it is given
+    score_frames(TRUTH, Prediction(boxes), Convention(first_frame="truth"))
+    assert boxes[0, 0] == 5
+
+
+def test_thresholds_strict_or_not():
+    truth = SequenceTruth(np.tile(SQUARE, (3, 1)))
+    boxes = np.array([SQUARE, [0, 0, 5, 10], [20, 0, 10, 10]])  # overlap 0.5; distance 20
+    strict = frame_curves(score_frames(truth, Prediction(boxes), Convention()), Convention())
+    assert strict.success[10] == 0 and strict.success[9] == 0.5
+    assert strict.precision[20] == 1 and strict.precision[19] == 0.5
+    how = Convention(strict_overlap=False, strict_distance=True)
+    loose = frame_curves(score_frames(truth, Prediction(boxes), how), how)
+    assert loose.success[10] == 0.5 and loose.precision[20] == 0.5 and loose.precision[21] == 1
+
+
+def test_a_miss_fails_even_at_threshold_zero():
+    how = Convention(strict_overlap=False)
+    curves = frame_curves(score_frames(TRUTH, Prediction(BOXES), how), how)
+    assert curves.success[0] == 0.5  # of two counted frames one has no prediction
+
+
+def test_lengths():
+    with pytest.raises(UserError, match="bag: the result has 3 boxes but the ground truth 4"):
+        score_frames(TRUTH, Prediction(BOXES[:3]), Convention(), "bag")
+    longer = np.concatenate((BOXES, BOXES))
+    with pytest.raises(UserError, match="8 boxes"):
+        score_frames(TRUTH, Prediction(longer), Convention())
+    for rule in ("cut", "pad"):
+        cut = score_frames(TRUTH, Prediction(longer), Convention(lengths=rule))
+        np.testing.assert_allclose(cut.overlaps, [1 / 3, MISS])
+    with pytest.raises(UserError, match="3 boxes"):
+        score_frames(TRUTH, Prediction(BOXES[:3]), Convention(lengths="cut"))
+    padded = score_frames(TRUTH, Prediction(BOXES[:3]), Convention(lengths="pad"))
+    np.testing.assert_allclose(padded.overlaps, [1 / 3, MISS])
+
+
+def test_the_better_of_two_ground_truths():
+    second = np.array([SQUARE, [5, 0, 10, 10.0], SQUARE, SQUARE])
+    truth = SequenceTruth(TRUTH.boxes, second=second)
+    better = score_frames(truth, Prediction(BOXES), Convention(truths="better"))
+    np.testing.assert_allclose(better.overlaps, [1, MISS])
+    np.testing.assert_allclose(better.distances, [0, MISS])
+    first = score_frames(truth, Prediction(BOXES), Convention())
+    np.testing.assert_allclose(first.overlaps, [1 / 3, MISS])
+
+
+def test_clipping_to_the_image():
+    truth = SequenceTruth(np.tile([0.0, 0, 10, 10], (2, 1)), size=(10, 10))
+    boxes = np.array([SQUARE, [-5, 0, 20, 10.0]])
+    how = Convention(in_image=True)
+    np.testing.assert_allclose(score_frames(truth, Prediction(boxes), how).overlaps, [1])
+    np.testing.assert_allclose(score_frames(truth, Prediction(boxes), Convention()).overlaps, [0.5])
+
+
+def test_area_as_mean_or_trapezoids():
+    truth = SequenceTruth(np.tile(SQUARE, (2, 1)))
+    perfect = Prediction(truth.boxes)
+    mean, trapezoid = (
+        score_benchmark({"a": truth}, {"a": perfect}, Convention(metrics=("SR",), area=area))
+        for area in ("mean", "trapezoid")
+    )
+    # an overlap of 1 is not above the threshold 1: 20 of 21 thresholds, 19.5 of 20 trapezoids
+    assert mean.total["SR"] == pytest.approx(20 / 21)
+    assert trapezoid.total["SR"] == pytest.approx(19.5 / 20)
+
+
+def test_normalised_precision_at_a_threshold_or_as_area():
+    truth = SequenceTruth(np.tile([10.0, 10, 10, 20], (2, 1)))
+    boxes = np.array([truth.boxes[0], [13, 18, 10, 20.0]])  # 0.3 wide and 0.4 high: distance 0.5
+    for normalised, expected in ((0.2, 0.0), (0.5, 1.0), (None, 1 / 51)):
+        how = Convention(metrics=("NPR",), normalised=normalised)
+        score = score_benchmark({"a": truth}, {"a": Prediction(boxes)}, how)
+        assert score.total["NPR"] == pytest.approx(expected)
+
+
+def lasot_script(truth, boxes, absent):
+    """The rules of the official MATLAB scripts, frame by frame (absent: label per frame)."""
+    boxes = boxes.copy()
+    for i in range(1, len(truth)):
+        if np.isnan(boxes[i]).any() or boxes[i, 2] <= 0 or boxes[i, 3] <= 0:
+            boxes[i] = boxes[i - 1]
+    boxes[0] = truth[0]
+    success, precision = np.zeros(21), np.zeros(51)
+    for i in range(len(truth)):
+        if absent[i]:
+            continue
+        if (truth[i] > 0).all():
+            low = np.maximum(truth[i, :2], boxes[i, :2])
+            high = np.minimum(truth[i, :2] + truth[i, 2:], boxes[i, :2] + boxes[i, 2:])
+            both = np.maximum(high - low, 0).prod()
+            overlap = both / (truth[i, 2:].prod() + boxes[i, 2:].prod() - both)
+            distance = np.linalg.norm(truth[i, :2] + truth[i, 2:] / 2 - boxes[i, :2]
+                                      - boxes[i, 2:] / 2)  # fmt: skip
+        else:
+            overlap = distance = -1
+        success += overlap > np.linspace(0, 1, 21)
+        precision += distance <= np.arange(51)
+    return success.mean() / len(truth), precision[20] / len(truth)
+
+
+@pytest.mark.parametrize("benchmark", ["visevent", "coesot", "lasot", "lasher"])
+def test_benchmarks_derived_from_lasots_scripts(benchmark):
+    rng = np.random.default_rng(3)
+    truth = rng.uniform(-5, 60, (200, 4)).round(1)
+    truth[:, 2:] = np.abs(truth[:, 2:]) + 1
+    truth[0, :2] = 5
+    boxes = truth + rng.normal(0, 8, truth.shape)
+    boxes[rng.random(200) < 0.1] = np.nan
+    absent = rng.random(200) < 0.2
+    absent[0] = False
+    shown = truth.copy()
+    shown[absent] = np.nan
+    raw = np.where(absent[:, None], 0, truth)
+    labels = np.zeros(200, bool) if benchmark == "lasher" else absent  # LasHeR has no labels
+    expected = lasot_script(raw, boxes, labels)
+    how = convention(benchmark, metrics=("SR", "PR"))
+    score = score_benchmark({"a": SequenceTruth(shown)}, {"a": Prediction(boxes)}, how)
+    assert (score.total["SR"], score.total["PR"]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_averages_over_sequences_or_frames():
+    truths = {
+        "a": SequenceTruth(np.tile(SQUARE, (5, 1))),
+        "b": SequenceTruth(np.tile(SQUARE, (2, 1))),
+    }
+    predictions = {
+        "a": Prediction(np.tile(SQUARE, (5, 1))),
+        "b": Prediction(np.tile([50.0, 50, 10, 10], (2, 1))),
+    }
+    by_sequence = score_benchmark(truths, predictions, Convention(metrics=("AO", "SR_0.5")))
+    assert by_sequence.total == {"AO": 0.5, "SR_0.5": 0.5}
+    by_frame = score_benchmark(
+        truths, predictions, Convention(metrics=("AO", "SR_0.5"), average="frames")
+    )
+    assert by_frame.total == {"AO": 0.8, "SR_0.5": 0.8}
+
+
+def test_missing_sequences_are_listed():
+    score = score_benchmark({"a": TRUTH, "b": TRUTH}, {"a": Prediction(BOXES)}, Convention())
+    assert score.missing == ("b",)
+    assert "1 of 2 sequences have no result" in render(total_table("x", {"mine": score}))
+    with pytest.raises(UserError, match="no sequence of the benchmark has a result"):
+        score_benchmark({"a": TRUTH}, {}, Convention())
+
+
+def test_long_term_scores_need_confidences_and_sizes():
+    how = convention("depthtrack")
+    with pytest.raises(UserError, match="a confidence per frame"):
+        score_benchmark({"a": TRUTH}, {"a": Prediction(BOXES)}, how)
+    with pytest.raises(UserError, match="size of the images"):
+        score_benchmark({"a": TRUTH}, {"a": Prediction(BOXES, np.ones(4))}, how)
+    truth = SequenceTruth(TRUTH.boxes, size=(40, 40))
+    with pytest.raises(UserError, match="track the sequence again"):
+        score_benchmark({"a": truth}, {"a": Prediction(BOXES, np.ones(3))}, how)
+
+
+def test_conventions_are_checked():
+    assert convention("lasher").absent == "hit"
+    assert convention("my own set") == Convention()
+    assert convention("lasher", absent="skip").absent == "skip"
+    with pytest.raises(UserError, match="no convention is called 'abscent'"):
+        convention("lasher", abscent="skip")
+    for how in CONVENTIONS.values():
+        assert set(how.metrics) <= {*METRICS, "Pr", "Re", "F"}
+
+
+def random_scores(seed, count, shift=0.0, how=None, length=30):
+    rng = np.random.default_rng(seed)
+    truths, predictions = {}, {}
+    for index in range(count):
+        boxes = np.column_stack([rng.uniform(20, 60, (length, 2)), np.full((length, 2), 20.0)])
+        noise = np.zeros_like(boxes)
+        noise[:, :2] = rng.normal(0, 4, (length, 2)) + shift
+        truths[str(index)] = SequenceTruth(
+            boxes, (120, 120), attributes=("fast",) if index % 2 else ("fast", "dark")
+        )
+        predictions[str(index)] = Prediction(boxes + noise, rng.random(length))
+    return score_benchmark(truths, predictions, how or Convention(metrics=("IoU", "SR")))
+
+
+@pytest.mark.parametrize("benchmark", ["generic", "depthtrack", "gtot"])
+def test_drawing_every_sequence_once_gives_the_total(benchmark):
+    from pytracking_ext.analysis import significance
+
+    score = random_scores(0, 6, how=convention(benchmark))
+    samples = significance._resample(score, np.ones((1, 6), int))
+    assert {key: value[0] for key, value in samples.items()} == pytest.approx(score.total)
+
+
+def test_intervals_shrink_and_contain_the_total():
+    few, many = random_scores(1, 5), random_scores(1, 80)
+    for score in (few, many):
+        low, high = intervals(score)["IoU"]
+        assert low < score.total["IoU"] < high
+    widths = [intervals(score)["IoU"] for score in (few, many)]
+    assert widths[1].high - widths[1].low < widths[0].high - widths[0].low
+
+
+def test_real_differences_are_told_from_chance():
+    good, same, worse = random_scores(2, 40), random_scores(2, 40), random_scores(2, 40, shift=3)
+    assert differences(good, worse)["IoU"].low > 0
+    assert differences(good, same)["IoU"] == (0, 0)
+    table = render(total_table("x", {"good": good, "worse": worse}, bootstrap=True))
+    assert "good - worse, IoU" in table and "real." in table
+    with pytest.raises(UserError, match="same sequences"):
+        differences(good, random_scores(2, 39))
+
+
+def test_tables_in_every_format():
+    scores = {"my_tracker": random_scores(0, 4), "b": random_scores(1, 3)}
+    table = total_table("visevent", scores)
+    assert {form: bool(render(table, form)) for form in FORMATS} == dict.fromkeys(FORMATS, True)
+    assert "SRFT (OSTrack-B256)" in render(table)
+    assert r"my\_tracker" in render(table, "latex")
+    rows = json.loads(render(table, "json"))["rows"]
+    assert rows[0]["tracker"] == "my_tracker"
+    assert rows[0]["IoU"] == pytest.approx(100 * scores["my_tracker"].total["IoU"])
+    per_sequence = json.loads(render(sequence_table(scores), "json"))["rows"]
+    assert per_sequence[3]["b SR"] is None and per_sequence[3]["my_tracker SR"] is not None
+    attributes = json.loads(render(attribute_table(scores, "SR"), "json"))["rows"]
+    assert [row["attribute"] for row in attributes] == ["dark", "fast"]
+    assert [row["sequences"] for row in attributes] == [2, 3]
+    assert render(Table("t", ["a", "b|c"]), "markdown").splitlines()[2] == "| a | b\\|c |"
+
+
+def test_published_rows_are_complete():
+    assert len(published_rows("depthtrack")) == 19
+    assert published_rows("visevent")[11].values == (61.8, 78.6)
+    assert published_rows("otb") == []
+    for benchmark, names in PUBLISHED.items():
+        assert all(len(row.values) == len(names) for row in published_rows(benchmark))
