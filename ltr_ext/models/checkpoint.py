@@ -126,7 +126,7 @@ def translate(state: dict[str, Tensor], kind: type[TrackingNetwork]) -> dict[str
     """``state`` with official names made ours, without what the network does not use."""
     renamed = {}
     for key, value in state.items():
-        if key in kind.official_unused:
+        if re.fullmatch(kind.official_unused, key):
             continue
         for theirs, ours in kind.official_names:
             key = key.replace(theirs, ours)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from srft_plugin.errors import UserError
 from srft_plugin.groups import operation_groups
 
+NOTHING = "(?!)"  # an expression that matches no name
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
@@ -66,12 +68,12 @@ class TrackingNetwork(nn.Module):
         peft_pattern: expression that finds the parameters which efficient tuning adds and trains.
         official_names: parts of parameter names where the public checkpoint differs from ours,
             as (theirs, ours).
-        official_unused: names that the public checkpoint holds and nothing reads.
+        official_unused: expression of whole names that the public checkpoint holds in vain.
     """
 
-    peft_pattern: str = "(?!)"  # matches nothing
+    peft_pattern: str = NOTHING
     official_names: tuple[tuple[str, str], ...] = ()
-    official_unused: tuple[str, ...] = ()
+    official_unused: str = NOTHING
     backbone: nn.Module
     box_head: nn.Module
 

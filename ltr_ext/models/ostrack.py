@@ -108,7 +108,7 @@ class OSTrackBackbone(Positions):
 class OSTrack(TrackingNetwork):
     """OSTrack and its relatives; the spec tells them apart."""
 
-    official_unused = ("backbone.cls_token", "backbone.pos_embed")
+    official_unused = r"backbone\.(cls_token|pos_embed)"
     spec: ViTSpec
 
     def __init__(self, spec: ViTSpec) -> None:

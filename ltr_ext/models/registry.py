@@ -12,6 +12,7 @@ from .network import NetworkSpec, TrackingNetwork
 from .ostrack import OSTrack, ViTSpec
 from .sdstrack import SDSTrack, SDSTrackSpec
 from .two_branch import TwoBranch, TwoBranchSpec
+from .untrack import UnTrack, UnTrackSpec
 from .vipt import ViPT, ViPTSpec
 
 ELIMINATION = (3, 6, 9)  # blocks with candidate elimination in all public ViT-B trackers
@@ -21,7 +22,7 @@ _TINY = ViTSpec(
     template_size=64,
     search_size=128,
     dim=192,
-    depth=8,
+    depth=4,
     heads=3,
     head_channels=64,
     drop_path=0.0,
@@ -52,6 +53,7 @@ _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
         (ViPTSpec(name="vipt256", **_PEER), ViPTSpec(name="vipt256_shallow", prompts=1, **_PEER)),
     ),
     (SDSTrack, (SDSTrackSpec(name="sdstrack256", **_PEER),)),
+    (UnTrack, (UnTrackSpec(name="untrack256", **_PEER),)),
 )
 _BY_NAME = {spec.name: (kind, spec) for kind, specs in _NETWORKS for spec in specs}
 

@@ -125,12 +125,7 @@ class SDSTrack(TrackingNetwork):
     """SDSTrack; ``forward`` is the inference path, ``forward_distilled`` the training path."""
 
     peft_pattern = r"Adapter|multimodal|backbone\.norm\."
-    official_unused = (
-        "backbone.cls_token",
-        "backbone.pos_embed",
-        "backbone.pos_embed_z_z_dte",
-        "backbone.pos_embed_x_x_dte",
-    )
+    official_unused = r"backbone\.(cls_token|pos_embed|pos_embed_(z_z|x_x)_dte)"
     spec: SDSTrackSpec
 
     def __init__(self, spec: SDSTrackSpec) -> None:

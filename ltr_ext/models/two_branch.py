@@ -82,7 +82,7 @@ class TwoBranch(TrackingNetwork):
         ("blocks_cross", "fusion"),
         ("norm_event", "norm_aux"),
     )
-    official_unused = ("backbone.cls_token", "backbone.pos_embed")
+    official_unused = r"backbone\.(cls_token|pos_embed)"
     spec: TwoBranchSpec
 
     def __init__(self, spec: TwoBranchSpec) -> None:

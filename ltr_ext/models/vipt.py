@@ -5,6 +5,7 @@ Zhu et al., "Visual Prompt Multi-Modal Tracking", CVPR 2023. Only the prompts tr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -30,39 +31,53 @@ class ViPTSpec(ViTSpec):
     hidden: int = 8
 
 
-class ViPTBackbone(OSTrackBackbone):
-    """Before each block, the prompt of the last one and the tokens make the next prompt."""
+class PromptedBackbone(OSTrackBackbone):
+    """OSTrack whose first blocks each get a prompt, made of the tokens and the last prompt.
 
-    def __init__(self, spec: ViPTSpec) -> None:
+    Args:
+        prompt_blocks: one per prompt; called with tokens and last prompt, both (B, N, C).
+    """
+
+    def __init__(self, spec: ViTSpec, prompt_blocks: Iterable[nn.Module]) -> None:
         super().__init__(spec)
-        self.patch_embed_prompt = PatchEmbed(spec.stride, 3, spec.dim)
-        self.prompt_blocks = nn.ModuleList(
-            PromptBlock(spec.dim, spec.hidden) for _ in range(spec.prompts)
-        )
-        self.prompt_norms = nn.ModuleList(layer_norm(spec.dim) for _ in range(spec.prompts))
+        self.prompt_blocks = nn.ModuleList(prompt_blocks)
+        self.prompt_norms = nn.ModuleList(layer_norm(spec.dim) for _ in self.prompt_blocks)
 
-    def forward(self, template: Tensor, search: Tensor) -> Tensor:
-        """(B, 6, Hz, Wz) and (B, 6, Hs, Ws) to (B, Nz + Nx, dim)."""
-        (template_rgb, template_aux), (search_rgb, search_aux) = split_modalities(template, search)
-        rgb = self.patch_embed.pack(template_rgb, search_rgb)
-        aux = self.patch_embed_prompt.pack(template_aux, search_aux)
-        prompt = self.prompt(0, rgb, aux)
+    def run(self, rgb: Tensor, aux: Tensor, guide: Tensor | float = 0.0) -> Tensor:
+        """(B, Nz + Nx, C) RGB tokens and first prompt to the output; ``guide`` joins later ones."""
+        prompt = self.prompt(0, rgb, aux, 0.0)
         tokens = rgb + prompt + self.positions()
         candidates = self.candidates()
         for index in range(self.spec.depth):
             if 0 < index < len(self.prompt_blocks):
-                prompt = self.prompt(index, candidates.restore(tokens), prompt)
+                prompt = self.prompt(index, candidates.restore(tokens), prompt, guide)
                 tokens = tokens + candidates.select(prompt)
             tokens = self.run_block(index, tokens, candidates)
         return candidates.restore(self.norm(tokens))
 
-    def prompt(self, index: int, tokens: Tensor, previous: Tensor) -> Tensor:
+    def prompt(self, index: int, tokens: Tensor, last: Tensor, guide: Tensor | float) -> Tensor:
         """(B, Nz + Nx, C) prompt before block ``index``; template and search region apart."""
         tokens = self.prompt_norms[max(index - 1, 0)](tokens)
-        previous = self.prompt_norms[index](previous)
+        last = self.prompt_norms[index](last) + guide
         border = [self.pos_embed_z.shape[1]]
-        pairs = zip(tokens.tensor_split(border, 1), previous.tensor_split(border, 1), strict=True)
+        pairs = zip(tokens.tensor_split(border, 1), last.tensor_split(border, 1), strict=True)
         return torch.cat([self.prompt_blocks[index](*pair) for pair in pairs], 1)
+
+
+class ViPTBackbone(PromptedBackbone):
+    """The first prompt is the auxiliary image, in patches."""
+
+    def __init__(self, spec: ViPTSpec) -> None:
+        super().__init__(spec, (PromptBlock(spec.dim, spec.hidden) for _ in range(spec.prompts)))
+        self.patch_embed_prompt = PatchEmbed(spec.stride, 3, spec.dim)
+
+    def forward(self, template: Tensor, search: Tensor) -> Tensor:
+        """(B, 6, Hz, Wz) and (B, 6, Hs, Ws) to (B, Nz + Nx, dim)."""
+        (template_rgb, template_aux), (search_rgb, search_aux) = split_modalities(template, search)
+        return self.run(
+            self.patch_embed.pack(template_rgb, search_rgb),
+            self.patch_embed_prompt.pack(template_aux, search_aux),
+        )
 
 
 class PromptBlock(nn.Module):
@@ -105,7 +120,7 @@ class ViPT(TrackingNetwork):
     """OSTrack with a prompt per block (deep) or before the first (shallow)."""
 
     peft_pattern = "prompt"
-    official_unused = ("backbone.cls_token", "backbone.pos_embed")
+    official_unused = r"backbone\.(cls_token|pos_embed)"
     spec: ViPTSpec
 
     def __init__(self, spec: ViPTSpec) -> None:

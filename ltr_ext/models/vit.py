@@ -11,11 +11,25 @@ from torch.nn import functional
 
 
 class PatchEmbed(nn.Module):
-    """Square patches to tokens: (B, channels, H, W) to (B, H * W / patch^2, dim)."""
+    """Square patches to tokens: (B, channels, H, W) to (B, H * W / patch^2, dim).
 
-    def __init__(self, patch: int, channels: int, dim: int) -> None:
+    A new one looks at random mixtures of low spatial frequencies: trained from scratch, a tracker
+    learns to match such tokens sooner than projections of white noise, which change with every
+    shift of the patch by a pixel.
+    """
+
+    def __init__(self, patch: int, channels: int, dim: int, frequencies: int = 6) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, dim, patch, patch)
+        order = torch.arange(frequencies)
+        cosines = torch.cos(torch.pi * order[:, None] * (torch.arange(patch) + 0.5) / patch)
+        falling = 1 / (1 + order[:, None] ** 2 + order**2)
+        mixtures = torch.randn(dim, channels, frequencies, frequencies) * falling
+        filters = torch.einsum("dcuv,uy,vx->dcyx", mixtures, cosines, cosines)
+        filters *= 2.5 / filters.square().mean((1, 2, 3), keepdim=True).sqrt() / filters[0].numel()
+        with torch.no_grad():
+            self.proj.weight.copy_(filters)
+            self.proj.bias.zero_()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.proj(images).flatten(2).transpose(1, 2)

@@ -1,0 +1,229 @@
+"""UnTrack: one network for depth, thermal and event cameras.
+
+Wu et al., "Single-Model and Any-Modality for Video Object Tracking", CVPR 2024. OSTrack with
+low-rank prompts, low-rank updates of the attention, and edges as the view that modalities share.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from srft_plugin.errors import UserError
+
+from .head import CenterHead
+from .network import TrackingNetwork
+from .ostrack import ViTSpec
+from .vipt import PromptedBackbone
+from .vit import Attention, PatchEmbed
+
+MODALITIES = ("none", "depth", "thermal", "event")  # by the index that the network is given
+WINDOW = 7  # pixels: neighbourhood and reach of the edges
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnTrackSpec(ViTSpec):
+    """OSTrack with low-rank prompts.
+
+    Attributes:
+        attention_rank, modality_rank, prompt_rank: of the low-rank parts.
+    """
+
+    in_channels: int = 6
+    attention_rank: int = 4
+    modality_rank: int = 4
+    prompt_rank: int = 8
+
+
+class LowRankAttention(nn.Module):
+    """Frozen attention and a low-rank linear path beside it."""
+
+    def __init__(self, attention: Attention, dim: int, rank: int) -> None:
+        super().__init__()
+        self.lora_attn = attention
+        self.prompt_w_a = nn.Linear(dim, rank, bias=False)
+        self.prompt_w_b = nn.Linear(rank, dim, bias=False)
+        self.reset_low_rank()
+
+    def reset_low_rank(self) -> None:
+        """Start of the low-rank path: no contribution, and a gradient for its output matrix."""
+        nn.init.kaiming_uniform_(self.prompt_w_a.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.prompt_w_b.weight)
+
+    def forward(
+        self, tokens: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Tensor:
+        mixed = self.lora_attn(tokens, attn_mask, is_causal)
+        return mixed + self.prompt_w_b(self.prompt_w_a(tokens))
+
+    def forward_with_focus(self, tokens: Tensor, query: int) -> tuple[Tensor, Tensor]:
+        """As ``Attention.forward_with_focus``."""
+        mixed, focus = self.lora_attn.forward_with_focus(tokens, query)
+        return mixed + self.prompt_w_b(self.prompt_w_a(tokens)), focus
+
+
+class ModalityPrompt(nn.Module):
+    """The first prompt: the auxiliary tokens by their modality's projection, guided by edges."""
+
+    def __init__(self, dim: int, rank: int) -> None:
+        super().__init__()
+        self.proj_d, self.proj_t, self.proj_e = (nn.Linear(dim, rank) for _ in range(3))
+        self.proj_grad = nn.Linear(dim, rank)
+        self.proj_fuse = nn.Linear(3 * rank, rank)
+        self.fuse = nn.Linear(rank, rank)
+        self.proj_back = nn.Linear(rank, dim)
+
+    def forward(self, tokens: Tensor, edges: Tensor, modality: Tensor) -> Tensor:
+        """(B, N, C) tokens of modality (B,), an index of ``MODALITIES``, and edge tokens."""
+        projections = (self.proj_d, self.proj_t, self.proj_e)
+        own = [
+            projection(tokens * (modality == index)[:, None, None])
+            for index, projection in enumerate(projections, 1)
+        ]
+        low = self.proj_fuse(torch.cat(own, 2)) + self.fuse(self.proj_grad(edges))
+        return self.proj_back(low) + edges
+
+
+class ExchangeBlock(nn.Module):
+    """Tokens and last prompt swap the quarter that matters least, at a low rank."""
+
+    def __init__(self, dim: int, rank: int) -> None:
+        super().__init__()
+        self.gumbel_x, self.gumbel_mod = nn.Linear(dim, 1), nn.Linear(dim, 1)
+        self.proj_x, self.proj_mod = nn.Linear(dim, rank), nn.Linear(dim, rank)
+        self.proj_res_x, self.proj_res_mod = nn.Linear(dim, rank), nn.Linear(dim, rank)
+        self.proj_fuse_lvl_x = nn.Linear(2 * rank, rank)
+        self.proj_fuse_lvl_mod = nn.Linear(2 * rank, rank)
+        self.proj_back = nn.Linear(rank, dim)
+
+    def forward(self, tokens: Tensor, last: Tensor) -> Tensor:
+        own = self._exchange(
+            tokens, last, self.gumbel_x, self.proj_x, self.proj_res_x, self.proj_fuse_lvl_x
+        )
+        other = self._exchange(
+            last, tokens, self.gumbel_mod, self.proj_mod, self.proj_res_mod, self.proj_fuse_lvl_mod
+        )
+        return self.proj_back(own + other)
+
+    @staticmethod
+    def _exchange(
+        kept: Tensor, offered: Tensor, score: nn.Linear, main: nn.Linear, rest: nn.Linear,
+        join: nn.Linear,
+    ) -> Tensor:  # fmt: skip
+        """Best quarter of ``kept``, worst quarter from ``offered``, the sum of both between."""
+        weights = score(kept)[..., 0].softmax(1)
+        best, worst = (hard_choice(weights, sign)[..., None] for sign in (1, -1))
+        chosen = main(kept * best + offered * worst)
+        between = rest((kept + offered) * (1 - worst - best))
+        return join(torch.cat((chosen, between), 2))
+
+
+def hard_choice(weights: Tensor, sign: int) -> Tensor:
+    """(B, N): 1 for the quarter with the highest ``sign * weights``, else 0.
+
+    The gradient is that of ``weights`` (straight-through).
+    """
+    chosen = (sign * weights).topk(weights.shape[1] // 4, dim=1).indices
+    hard = torch.zeros_like(weights).scatter(1, chosen, 1.0)
+    return hard - weights.detach() + weights
+
+
+def edges(images: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, 4 C, H, W): local maximum minus itself shifted in four directions.
+
+    The shift is ``WINDOW`` / 2 pixels; places that it moves in from outside the image are 0.
+    """
+    margin = WINDOW // 2
+    peaks = functional.max_pool2d(functional.pad(images, [margin] * 4), WINDOW, 1)
+    height, width = images.shape[2:]
+    differences = []
+    for x, y in ((WINDOW / height, 0.0), (-WINDOW / height, 0.0),
+                 (0.0, WINDOW / width), (0.0, -WINDOW / width)):  # fmt: skip
+        shift = images.new_tensor([[1.0, 0.0, x], [0.0, 1.0, y]]).expand(len(images), 2, 3)
+        grid = functional.affine_grid(shift, list(peaks.shape), align_corners=False)
+        moved = functional.grid_sample(peaks, grid, mode="nearest", align_corners=False)
+        difference = peaks - moved
+        differences.append(difference.masked_fill(difference == peaks, 0))
+    return torch.cat(differences, 1)
+
+
+class UnTrackBackbone(PromptedBackbone):
+    """OSTrack with low-rank attention updates; input channels are RGB, auxiliary, modality."""
+
+    def __init__(self, spec: UnTrackSpec) -> None:
+        super().__init__(
+            spec, [ExchangeBlock(spec.dim, spec.prompt_rank) for _ in range(spec.depth)]
+        )
+        for block in self.blocks:
+            block.attn = LowRankAttention(block.attn, spec.dim, spec.attention_rank)
+        self.shallow_prompt = ModalityPrompt(spec.dim, spec.modality_rank)
+        self.patch_embed_prompt_dte = PatchEmbed(spec.stride, 3, spec.dim)
+        self.patch_embed_prompt_grad = PatchEmbed(spec.stride, 27, spec.dim)
+        self.patch_embed_prompt_edge = PatchEmbed(spec.stride, 1, spec.dim)
+
+    def forward(self, template: Tensor, search: Tensor) -> Tensor:
+        """(B, 9, Hz, Wz) and (B, 9, Hs, Ws) to (B, Nz + Nx, dim)."""
+        rgb, aux = ((template[:, part], search[:, part]) for part in (slice(0, 3), slice(3, 6)))
+        outlines = [edges(images) for images in aux]
+        # The public network gives the edges of the auxiliary image twice, where the paper has
+        # those of RGB and of the auxiliary image; official weights expect that.
+        pairs = zip(rgb, outlines, strict=True)
+        views = [torch.cat((image, edge, edge), 1) for image, edge in pairs]
+        strongest = [edge.abs().amax(1, keepdim=True) for edge in outlines]
+        prompt = self.shallow_prompt(
+            self.patch_embed_prompt_dte.pack(*aux),
+            self.patch_embed_prompt_grad.pack(*views),
+            search[:, 6, 0, 0],
+        )
+        guide = self.patch_embed_prompt_edge.pack(*strongest)
+        return self.run(self.patch_embed.pack(*rgb), prompt, guide)
+
+
+class UnTrack(TrackingNetwork):
+    """UnTrack. The modality of six-channel images is ``metadata["modality"]``.
+
+    Images of nine channels name the modality of each sample in channels 6 to 8, by its index in
+    ``MODALITIES``: batches may mix modalities.
+    """
+
+    peft_pattern = "prompt"
+    # The public network holds its blocks under two names; the second, read last, is what it runs.
+    official_names = (("backbone.prompt_model.", "backbone.blocks."),)
+    official_unused = r"backbone\.(cls_token|pos_embed)"
+    spec: UnTrackSpec
+
+    def __init__(self, spec: UnTrackSpec) -> None:
+        super().__init__(spec)
+        self.backbone = UnTrackBackbone(spec)
+        self.box_head = CenterHead(spec.dim, spec.head_channels)
+
+    def base_name(self, name: str) -> str | None:
+        origin = super().base_name(name)
+        return origin and origin.replace(".attn.lora_attn.", ".attn.")
+
+    def forward(self, template: Tensor, search: Tensor) -> dict[str, Tensor]:
+        """As ``TrackingNetwork.forward``, with six or nine channels."""
+        for what, images in (("template", template), ("search", search)):
+            self.check_images(
+                what,
+                images[:, :6] if isinstance(images, Tensor) and images.shape[1] == 9 else images,
+                self.spec.template_size if what == "template" else self.spec.search_size,
+            )
+        template, search = self._with_modality(template), self._with_modality(search)
+        return self.box_head(self.search_features(self.backbone(template, search)))
+
+    def _with_modality(self, images: Tensor) -> Tensor:
+        if images.shape[1] == 9:
+            return images
+        name = self.metadata.get("modality") or "none"
+        if name not in MODALITIES:
+            raise UserError(
+                f"{self.spec.name}: unknown modality {name!r}; expected one of "
+                f"{', '.join(MODALITIES)}"
+            )
+        index = images.new_full((1, 1, 1, 1), MODALITIES.index(name))
+        return torch.cat((images, index.expand(len(images), 3, *images.shape[2:])), 1)
