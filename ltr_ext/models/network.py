@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from srft_plugin.errors import UserError
 from srft_plugin.groups import operation_groups
 
+FUSIONS = 4  # fusion blocks of a two-branch network (section III-A)
 NOTHING = "(?!)"  # an expression that matches no name
 
 
@@ -178,6 +180,24 @@ class TrackingNetwork(nn.Module):
 def split_modalities(*images: Tensor) -> list[tuple[Tensor, Tensor]]:
     """(B, 6, H, W) images to pairs of RGB and auxiliary (B, 3, H, W)."""
     return [image.chunk(2, 1) for image in images]
+
+
+def fusion_places(depth: int) -> tuple[int, ...]:
+    """Blocks (zero-based) of ``depth`` that a fusion block follows: the last of every quarter."""
+    return tuple(depth * quarter // FUSIONS - 1 for quarter in range(1, FUSIONS + 1))
+
+
+def two_branch_origin(name: str, fused: Sequence[int]) -> str:
+    """The base network's name of a two-branch network's tensor or operation.
+
+    Args:
+        fused: numbers of the base network's blocks that the fusion blocks are copied from.
+    """
+    head, is_fusion, rest = name.partition("backbone.fusion.")
+    if is_fusion:
+        index, _, inner = rest.partition(".")
+        return f"{head}backbone.blocks.{fused[int(index)]}.{inner}"
+    return re.sub(r"_(rgb|aux)(?=\.|$)", "", name)
 
 
 def sincos_positions(side: int, dim: int) -> Tensor:

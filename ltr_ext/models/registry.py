@@ -11,6 +11,7 @@ from srft_plugin.errors import UserError
 from .network import NetworkSpec, TrackingNetwork
 from .ostrack import OSTrack, ViTSpec
 from .sdstrack import SDSTrack, SDSTrackSpec
+from .sutrack import SUTrack, SUTrackSpec, TwoBranchSUTrack
 from .two_branch import TwoBranch, TwoBranchSpec
 from .untrack import UnTrack, UnTrackSpec
 from .vipt import ViPT, ViPTSpec
@@ -35,6 +36,20 @@ _DROPTRACK384 = replace(
 
 _PEER = {"template_size": 128, "search_size": 256, "eliminate_at": ELIMINATION}
 
+# width, depth of the two convolutional stages, depth of the main stage
+_ITPN = {"t": (384, 1, 12), "s": (384, 2, 20), "b": (512, 3, 24), "l": (768, 2, 40)}
+_SUTRACK = {
+    f"{size}{side}": SUTrackSpec(
+        name=f"sutrack_{size}{side}",
+        template_size=side // 2,
+        search_size=side,
+        dim=_ITPN[size][0],
+        stage_depth=_ITPN[size][1],
+        depth=_ITPN[size][2],
+    )
+    for size, side in (("t", 224), ("s", 224), ("b", 224), ("b", 384), ("l", 224), ("l", 384))
+}
+
 _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
     (
         OSTrack,
@@ -54,6 +69,11 @@ _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
     ),
     (SDSTrack, (SDSTrackSpec(name="sdstrack256", **_PEER),)),
     (UnTrack, (UnTrackSpec(name="untrack256", **_PEER),)),
+    (SUTrack, _SUTRACK.values()),
+    (
+        TwoBranchSUTrack,
+        [_SUTRACK[size].two_branch() for size in ("b224", "b384")],
+    ),
 )
 _BY_NAME = {spec.name: (kind, spec) for kind, specs in _NETWORKS for spec in specs}
 

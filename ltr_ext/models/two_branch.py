@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 
 import torch
@@ -11,11 +10,10 @@ from torch import Tensor, nn
 from srft_plugin.errors import UserError
 
 from .head import CenterHead
-from .network import TrackingNetwork, split_modalities
+from .network import TrackingNetwork, fusion_places, split_modalities, two_branch_origin
 from .ostrack import OSTrack, Positions, ViTSpec
+from .sutrack import SUTrack, TwoBranchSUTrack
 from .vit import Block, PatchEmbed, initialise, layer_norm
-
-FUSIONS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +25,7 @@ class TwoBranchSpec(ViTSpec):
     @property
     def fuse_after(self) -> tuple[int, ...]:
         """Blocks (zero-based) that a fusion block follows, and is copied from."""
-        return tuple(self.depth * (i + 1) // FUSIONS - 1 for i in range(FUSIONS))
+        return fusion_places(self.depth)
 
     @classmethod
     def of(cls, base: ViTSpec) -> TwoBranchSpec:
@@ -91,27 +89,26 @@ class TwoBranch(TrackingNetwork):
         self.box_head = CenterHead(spec.dim, spec.head_channels)
 
     def base_name(self, name: str) -> str:
-        head, _, rest = name.partition("backbone.fusion.")
-        if rest:
-            index, _, inner = rest.partition(".")
-            return f"{head}backbone.blocks.{self.spec.fuse_after[int(index)]}.{inner}"
-        return re.sub(r"_(rgb|aux)(?=\.|$)", "", name)
+        return two_branch_origin(name, self.spec.fuse_after)
 
 
-def two_branch_from(base: TrackingNetwork) -> TwoBranch:
+def two_branch_from(base: TrackingNetwork) -> TrackingNetwork:
     """The two-branch network with both branches and the fusion blocks copied from ``base``.
 
     Args:
-        base: an RGB network: ``OSTrack`` in any size (DropTrack is one).
+        base: ``OSTrack`` in any size (DropTrack is one), or ``SUTrack``.
 
     Raises:
         UserError: ``base`` is of another kind.
     """
-    if not isinstance(base, OSTrack):
+    if type(base) is OSTrack:
+        network = TwoBranch(TwoBranchSpec.of(base.spec))
+    elif type(base) is SUTrack:
+        network = TwoBranchSUTrack(base.spec.two_branch())
+    else:
         raise UserError(
             f"no two-branch network is defined on {type(base).__name__}; expected an RGB base "
-            "network such as ostrack256, droptrack384 or ostrack_tiny"
+            "network such as ostrack256, droptrack384, sutrack_b384 or ostrack_tiny"
         )
-    network = TwoBranch(TwoBranchSpec.of(base.spec))
     network.copy_base(base)
     return network

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .head import CenterHead
 from .network import TrackingNetwork, split_modalities
 from .ostrack import OSTrackBackbone, ViTSpec
-from .vit import PatchEmbed, layer_norm
+from .vit import PatchEmbed, Pointwise, layer_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,17 +91,6 @@ class PromptBlock(nn.Module):
 
     def forward(self, tokens: Tensor, previous: Tensor) -> Tensor:
         return self.conv1x1(self.fovea(self.conv0_0(tokens)) + self.conv0_1(previous))
-
-
-class Pointwise(nn.Conv2d):
-    """A 1x1 convolution, as the checkpoints store it, on (B, N, C) tokens."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, 1)
-        nn.init.xavier_uniform_(self.weight)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return functional.linear(tokens, self.weight.flatten(1), self.bias)
 
 
 class Fovea(nn.Module):

@@ -39,6 +39,17 @@ class PatchEmbed(nn.Module):
         return torch.cat((self(template), self(search)), 1)
 
 
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution, as some checkpoints store it, on (..., channels)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 1)
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return functional.linear(tokens, self.weight.flatten(1), self.bias)
+
+
 class Attention(timm_vit.Attention):
     """Multi-head self-attention that can also tell where one token looks."""
 
