@@ -7,19 +7,20 @@ first one stopped.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from ltr_ext.admin.environment import environment
 from ltr_ext.dataset.sequence import Sequence
 from pytracking_ext.analysis.conventions import convention
 from pytracking_ext.analysis.tables import render
-from pytracking_ext.evaluation.datasets import choose, open_test_set
-from pytracking_ext.evaluation.results import open_results
+from pytracking_ext.evaluation.datasets import Shard, open_test_set, part, read_sequences
+from pytracking_ext.evaluation.results import box_file, open_results
 from pytracking_ext.evaluation.running import track_dataset
 from pytracking_ext.evaluation.scores import score_folder, sequence_table, total_table
 from pytracking_ext.parameter.srft import TrackerParameters, default_device, load
-from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import report_errors
 
 
@@ -30,16 +31,18 @@ def results_directory(param: str, dataset: str, runid: int | None, root: Path | 
 
 
 def evaluate(
-    parameters: TrackerParameters, sequences: list[Sequence], directory: Path, progress: bool = True
+    parameters: TrackerParameters, sequences: list[Sequence], directory: Path, **how: Any
 ) -> dict[str, str]:
     """Tracks the sequences that ``directory`` has no result of; gives the failures by name.
+
+    ``how`` goes to :func:`pytracking_ext.evaluation.running.track_dataset`.
 
     Raises:
         UserError: the directory holds results of other weights or settings.
     """
     settings = {"margin": parameters.margin, "window_weight": parameters.window_weight}
     open_results(directory, parameters.checkpoint, settings)
-    return track_dataset(sequences, lambda: SRFTTracker(parameters), directory, progress)
+    return track_dataset(sequences, parameters, directory, **how)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,18 +54,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequence", help="name or number of a single sequence")
     parser.add_argument("--runid", type=int, help="keeps the results apart from other runs")
     parser.add_argument("--results", type=Path, help="folder for results; see `srft env`")
-    parser.add_argument("--device", default=default_device())
+    parser.add_argument("--device", help="torch device; a GPU where there is one")
+    parser.add_argument(
+        "--batch", type=int, help="sequences tracked in one batch; 16 on a GPU, 1 on a CPU"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="threads that read images")
+    parser.add_argument("--shard", metavar="i/n", help="only part i of n; torchrun sets it")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Tracks, prints the score table; 1 when a sequence failed."""
-    parameters = load(arguments.tracker_param, arguments.checkpoint, arguments.device)
+    device = arguments.device or default_device(int(os.environ.get("LOCAL_RANK", 0)))
+    parameters = load(arguments.tracker_param, arguments.checkpoint, device)
     name = arguments.dataset_name
-    sequences = choose(open_test_set(name, arguments.dataset_root), arguments.sequence)
+    shard = Shard.parse(arguments.shard) if arguments.shard else Shard.of_process()
+    dataset = open_test_set(name, arguments.dataset_root)
+    sequences, failures = read_sequences(dataset, arguments.sequence)
     directory = results_directory(arguments.tracker_param, name, arguments.runid, arguments.results)
-    failures = evaluate(parameters, sequences, directory)
+    failures |= evaluate(
+        parameters,
+        part(sequences, shard),
+        directory,
+        batch=arguments.batch or (1 if device == "cpu" else 16),
+        threads=arguments.threads,
+    )
     print(f"results: {directory}")
-    if len(failures) < len(sequences):
+    if any(box_file(directory, sequence.name).exists() for sequence in sequences):
         scores = {arguments.tracker_param: score_folder(sequences, directory, convention(name))}
         print(render(sequence_table(scores)), render(total_table(name, scores)), sep="\n\n")
     for failed, message in failures.items():

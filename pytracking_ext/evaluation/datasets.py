@@ -1,10 +1,12 @@
-"""Test sets by the names that users of pytracking give them."""
+"""Test sets by the names that users of pytracking give them, and parts of them."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence as SequenceOf
+import os
+from collections.abc import Sequence as Many
 from pathlib import Path
+from typing import NamedTuple
 
 from ltr_ext.admin.environment import environment
 from ltr_ext.dataset.registry import open_dataset
@@ -12,7 +14,34 @@ from ltr_ext.dataset.sequence import Sequence
 from srft_plugin.errors import UserError
 
 
-def open_test_set(name: str, root: str | Path | None = None) -> SequenceOf[Sequence]:
+class Shard(NamedTuple):
+    """Part ``index`` (from 1) of ``count``."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """``"2/4"``.
+
+        Raises:
+            UserError: not of that form.
+        """
+        try:
+            shard = cls(*map(int, text.split("/")))
+        except (TypeError, ValueError):
+            shard = cls(0, 0)
+        if not 1 <= shard.index <= shard.count:
+            raise UserError(f"no shard {text!r}; expected i/n with 1 <= i <= n, such as 2/4")
+        return shard
+
+    @classmethod
+    def of_process(cls) -> Shard:
+        """What torchrun gave this process to do; everything without it."""
+        return cls(int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1)))
+
+
+def open_test_set(name: str, root: str | Path | None = None) -> Many[Sequence]:
     """The test split of data set ``name``, read by the reader that training uses.
 
     Args:
@@ -25,21 +54,39 @@ def open_test_set(name: str, root: str | Path | None = None) -> SequenceOf[Seque
     return open_dataset(name, root or environment().get(name), "test")
 
 
-def choose(sequences: SequenceOf[Sequence], wanted: str | None) -> list[Sequence]:
-    """All sequences, or the one whose name or number is ``wanted``.
+def read_sequences(
+    dataset: Many[Sequence], wanted: str | None = None
+) -> tuple[list[Sequence], dict[str, str]]:
+    """All sequences of a test set, or the one whose name or number is ``wanted``.
+
+    Returns:
+        The sequences, and by name the message of each whose annotation cannot be used.
 
     Raises:
         UserError: no such sequence; the nearest names are suggested.
     """
-    everything = [sequences[index] for index in range(len(sequences))]
-    if wanted is None:
-        return everything
-    by_name = {sequence.name: sequence for sequence in everything}
-    if wanted in by_name:
-        return [by_name[wanted]]
-    if wanted.isdigit() and int(wanted) < len(everything):
-        return [everything[int(wanted)]]
-    nearest = difflib.get_close_matches(wanted, by_name, n=3, cutoff=0.4) or list(by_name)[:3]
+    names = getattr(dataset, "names", None) or [dataset[i].name for i in range(len(dataset))]
+    sequences, failures = [], {}
+    for index in range(len(names)) if wanted is None else [_index(names, wanted)]:
+        try:
+            sequences.append(dataset[index])
+        except UserError as error:
+            failures[names[index]] = str(error)
+    return sequences, failures
+
+
+def part(sequences: list[Sequence], shard: Shard) -> list[Sequence]:
+    """The sequences of one shard: all shards have about as many frames."""
+    longest_first = sorted(sequences, key=len, reverse=True)
+    return longest_first[shard.index - 1 :: shard.count]
+
+
+def _index(names: Many[str], wanted: str) -> int:
+    if wanted in names:
+        return names.index(wanted)
+    if wanted.isdigit() and int(wanted) < len(names):
+        return int(wanted)
+    nearest = difflib.get_close_matches(wanted, names, n=3, cutoff=0.4) or names[:3]
     raise UserError(
-        f"no sequence {wanted!r} among {len(everything)}; did you mean {' or '.join(nearest)}?"
+        f"no sequence {wanted!r} among {len(names)}; did you mean {' or '.join(nearest)}?"
     )

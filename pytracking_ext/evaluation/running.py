@@ -1,10 +1,12 @@
-"""Runs trackers over sequences and keeps what they say."""
+"""Runs trackers over sequences, several in one batch, and keeps what they say."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ from tqdm import tqdm
 
 from ltr_ext.dataset.sequence import Sequence
 from pytracking_ext.evaluation.results import TrackResult, box_file, write_result
-from pytracking_ext.tracker.srft import SRFTTracker
+from pytracking_ext.parameter.srft import TrackerParameters
+from pytracking_ext.tracker.srft import SRFTTracker, track_together
 from srft_plugin.errors import UserError
 
 log = logging.getLogger(__name__)
+
+AHEAD = 3  # frames decoded ahead per sequence: enough to hide a slow image, little memory
 
 
 def first_visible(sequence: Sequence) -> int:
@@ -31,64 +36,197 @@ def first_visible(sequence: Sequence) -> int:
     return int(visible.argmax())
 
 
-def frame_info(sequence: Sequence, index: int) -> dict[str, Any]:
-    """The auxiliary image of a frame, empty where it is missing or cannot be read."""
+def read_frame(sequence: Sequence, index: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """RGB image of a frame and the tracker's ``info`` about it.
+
+    An auxiliary image that cannot be read is left out, with a warning: the frame is tracked by RGB.
+
+    Raises:
+        UserError: the RGB image cannot be read.
+    """
+    image = sequence.frames.rgb(index)
     if sequence.modality is None:
-        return {}
+        return image, {}
     try:
-        return {"aux": sequence.frames.aux(index)}
+        return image, {"aux": sequence.frames.aux(index)}
     except UserError as error:
         log.warning("%s; frame %d is tracked by its RGB image alone", error, index)
-        return {}
+        return image, {}
 
 
-def track_sequence(tracker: SRFTTracker, sequence: Sequence) -> TrackResult:
-    """Tracks one sequence from its first annotated frame to its end."""
-    start, length = first_visible(sequence), len(sequence)
-    boxes = np.full((length, 4), np.nan)
-    confidences, times = np.full(length, np.nan), np.zeros(length)
-    for index in range(start, length):
-        image, info = sequence.frames.rgb(index), frame_info(sequence, index)
-        began = time.perf_counter()
-        if index == start:
-            info["init_bbox"] = tuple(sequence.boxes[start])
-            answer = tracker.initialize(image, info)
-        else:
-            answer = tracker.track(image, info)
-        times[index] = time.perf_counter() - began
-        boxes[index] = answer["target_bbox"]
-        confidences[index] = answer["object_presence_score"]
-    return TrackResult(boxes, confidences, times, tracker.aux_missing)
+class Lane:
+    """One sequence on its way through its tracker; frames are decoded ahead by ``readers``."""
+
+    def __init__(self, sequence: Sequence, tracker: SRFTTracker, readers: Executor) -> None:
+        self.sequence, self.tracker = sequence, tracker
+        self.start = self.index = first_visible(sequence)
+        length = len(sequence)
+        self._boxes = np.full((length, 4), np.nan)
+        self._confidences = np.full(length, np.nan)
+        self._times = np.zeros(length)
+        self._readers = readers
+        self._unread: Iterator[int] = iter(range(self.start, length))
+        self._reading: deque[Future] = deque()
+        for _ in range(AHEAD):
+            self._read_ahead()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every frame has been tracked."""
+        return self.index == len(self.sequence)
+
+    def frame(self) -> tuple[np.ndarray, dict[str, Any]]:
+        """The next frame, as :func:`read_frame` gives it."""
+        self._read_ahead()
+        image, info = self._reading.popleft().result()
+        if self.index == self.start:
+            info["init_bbox"] = tuple(self.sequence.boxes[self.start])
+        return image, info
+
+    def record(self, answer: dict[str, Any], seconds: float) -> None:
+        """Keeps the tracker's answer to the frame and goes on to the next."""
+        self._boxes[self.index] = answer["target_bbox"]
+        self._confidences[self.index] = answer["object_presence_score"]
+        self._times[self.index] = seconds
+        self.index += 1
+
+    def result(self) -> TrackResult:
+        """All answers."""
+        return TrackResult(self._boxes, self._confidences, self._times, self.tracker.aux_missing)
+
+    def close(self) -> None:
+        """Drops the frames that nobody will ask for."""
+        for future in self._reading:
+            future.cancel()
+
+    def _read_ahead(self) -> None:
+        index = next(self._unread, None)
+        if index is not None:
+            self._reading.append(self._readers.submit(read_frame, self.sequence, index))
+
+
+def track_sequence(parameters: TrackerParameters, sequence: Sequence) -> TrackResult:
+    """Tracks one sequence from its first annotated frame to its end.
+
+    Raises:
+        UserError: an image that cannot be read, or no annotated target.
+    """
+    with ThreadPoolExecutor(1) as readers:
+        lane = Lane(sequence, SRFTTracker(parameters), readers)
+        while not lane.finished:
+            for error in _step([lane], readers).values():
+                lane.close()
+                raise error
+    return lane.result()
 
 
 def track_dataset(
     sequences: Iterable[Sequence],
-    make_tracker: Callable[[], SRFTTracker],
+    parameters: TrackerParameters,
     directory: Path,
+    batch: int = 1,
+    threads: int = 2,
     progress: bool = True,
 ) -> dict[str, str]:
-    """Tracks what ``directory`` has no result of yet.
+    """Tracks the sequences that ``directory`` has no result of.
 
-    A sequence that fails is left out and named; the others go on.
+    ``batch`` sequences advance in lock-step, one network call per round; where one ends the next
+    takes its place, the longest first. A sequence that fails is left out and named; the others go
+    on.
+
+    Args:
+        sequences: any number.
+        parameters: of the tracker.
+        directory: for the result files.
+        batch: sequences that share a network call.
+        threads: that decode images and cut search regions.
+        progress: show a bar.
 
     Returns:
         The message of each sequence that failed.
     """
     failures: dict[str, str] = {}
     waiting = [s for s in sequences if not box_file(directory, s.name).exists()]
-    for sequence in tqdm(waiting, desc="sequences", unit="seq", disable=not progress):
-        try:
-            result = track_sequence(make_tracker(), sequence)
-        except UserError as error:
-            failures[sequence.name] = str(error)
-        except Exception as error:
-            log.exception("sequence %s", sequence.name)
-            failures[sequence.name] = f"{type(error).__name__}: {error}"
-        else:
-            if result.aux_missing:
-                log.warning(
-                    "%s: %d of %d frames had no auxiliary image and were tracked by RGB alone",
-                    sequence.name, result.aux_missing, len(sequence),
-                )  # fmt: skip
-            write_result(directory, sequence.name, result)
+    waiting.sort(key=len)
+    lanes: list[Lane] = []
+    frames = tqdm(total=sum(map(len, waiting)), desc="tracking", unit="frame", disable=not progress)
+    with frames, ThreadPoolExecutor(threads) as readers:
+        while waiting or lanes:
+            while waiting and len(lanes) < batch:
+                sequence = waiting.pop()
+                try:
+                    lanes.append(Lane(sequence, SRFTTracker(parameters), readers))
+                except UserError as error:
+                    failures[sequence.name] = str(error)
+            failed = _step(lanes, readers)
+            frames.update(len(lanes) - len(failed))
+            for lane, error in failed.items():
+                lane.close()
+                failures[lane.sequence.name] = _message(lane, error)
+            for lane in lanes:
+                if lane.finished:
+                    _keep(lane, directory)
+            lanes = [lane for lane in lanes if lane not in failed and not lane.finished]
     return failures
+
+
+def _step(lanes: list[Lane], readers: Executor) -> dict[Lane, Exception]:
+    """Advances every lane by one frame; gives the lanes that could not."""
+    failed: dict[Lane, Exception] = {}
+    starting, running = [], []
+    for lane in lanes:
+        try:
+            image, info = lane.frame()
+        except Exception as error:
+            failed[lane] = error
+            continue
+        (starting if "init_bbox" in info else running).append((lane, image, info))
+    for lane, image, info in starting:
+        began = time.perf_counter()
+        try:
+            answer = lane.tracker.initialize(image, info)
+        except Exception as error:
+            failed[lane] = error
+        else:
+            lane.record(answer, time.perf_counter() - began)
+    if running:
+        failed |= _track(running, readers)
+    return failed
+
+
+def _track(running: list[tuple], readers: Executor) -> dict[Lane, Exception]:
+    """One batch; when it raises, its members one by one, so that only the culprit fails."""
+    lanes, images, infos = (list(part) for part in zip(*running, strict=True))
+    began = time.perf_counter()
+    try:
+        answers = track_together([lane.tracker for lane in lanes], images, infos, readers.map)
+    except Exception as error:
+        if len(lanes) == 1:
+            return {lanes[0]: error}
+        failed: dict[Lane, Exception] = {}
+        for member in running:
+            failed |= _track([member], readers)
+        return failed
+    seconds = (time.perf_counter() - began) / len(lanes)
+    for lane, answer in zip(lanes, answers, strict=True):
+        lane.record(answer, seconds)
+    return {}
+
+
+def _message(lane: Lane, error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    log.error("sequence %s, frame %d", lane.sequence.name, lane.index, exc_info=error)
+    return f"frame {lane.index}: {type(error).__name__}: {error}"
+
+
+def _keep(lane: Lane, directory: Path) -> None:
+    result, name = lane.result(), lane.sequence.name
+    if result.aux_missing:
+        log.warning(
+            "%s: %d of %d frames had no auxiliary image and were tracked by RGB alone",
+            name,
+            result.aux_missing,
+            len(lane.sequence),
+        )
+    write_result(directory, name, result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from torch import nn
 
 from ltr_ext.dataset.sequence import Sequence
-from pytracking_ext.parameter.srft import TrackerParameters
+from ltr_ext.models.checkpoint import save_network
+from ltr_ext.models.registry import build_network
+from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint
 
 
 class WhiteFinder(nn.Module):
@@ -120,3 +123,17 @@ def draw():
 def white_square():
     """Makes a video of a white box."""
     return _white_square
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A checkpoint of the smallest real network, untrained."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "network.safetensors"
+    save_network(build_network("ostrack_tiny"), path)
+    return path
+
+
+@pytest.fixture
+def tiny_parameters(tiny) -> TrackerParameters:
+    return from_checkpoint(tiny)

@@ -4,16 +4,16 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from pytracking_ext import run_tracker
 from pytracking_ext.analysis.conventions import convention
-from pytracking_ext.evaluation.datasets import choose
+from pytracking_ext.evaluation.datasets import Shard, part, read_sequences
 from pytracking_ext.evaluation.loading import read_predictions
 from pytracking_ext.evaluation.results import TrackResult, write_result
-from pytracking_ext.evaluation.running import track_sequence
+from pytracking_ext.evaluation.running import track_dataset, track_sequence
 from pytracking_ext.evaluation.scores import score_folder
 from pytracking_ext.run_tracker import evaluate
-from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import UserError
 
 
@@ -67,7 +67,7 @@ def test_a_failing_sequence_is_named_and_the_others_go_on(tmp_path, parameters, 
     assert not list((tmp_path / "r").glob("slow*"))
     sequences[0].frames.images[4] = ZeroDivisionError("bug")
     failures = evaluate(parameters, sequences, tmp_path / "r", progress=False)
-    assert failures == {"slow": "ZeroDivisionError: bug"}
+    assert failures == {"slow": "frame 4: ZeroDivisionError: bug"}
 
 
 def test_an_unreadable_auxiliary_image_costs_one_frame(parameters, white_square, white_finder):
@@ -75,7 +75,7 @@ def test_an_unreadable_auxiliary_image_costs_one_frame(parameters, white_square,
     sequence = white_square(modality="depth")
     sequence.frames.auxiliary = [sequence.frames.rgb(i) for i in range(12)]
     sequence.frames.auxiliary[7] = UserError("depth/00000008.png: truncated image")
-    result = track_sequence(SRFTTracker(parameters), sequence)
+    result = track_sequence(parameters, sequence)
     assert result.aux_missing == 1
     assert np.isfinite(result.boxes).all()
 
@@ -83,12 +83,12 @@ def test_an_unreadable_auxiliary_image_costs_one_frame(parameters, white_square,
 def test_tracking_starts_at_the_first_annotated_frame(parameters, white_square):
     sequence = white_square()
     sequence.boxes[:3] = np.nan
-    result = track_sequence(SRFTTracker(parameters), sequence)
+    result = track_sequence(parameters, sequence)
     assert np.isnan(result.boxes[:3]).all() and np.isnan(result.confidences[:3]).all()
     np.testing.assert_array_equal(result.boxes[3], sequence.boxes[3])
     sequence.boxes[:] = np.nan
     with pytest.raises(UserError, match="'square' has no annotated target"):
-        track_sequence(SRFTTracker(parameters), sequence)
+        track_sequence(parameters, sequence)
 
 
 def test_results_survive_the_disk(tmp_path):
@@ -104,12 +104,88 @@ def test_results_survive_the_disk(tmp_path):
         read_predictions(tmp_path, ["a"])
 
 
-def test_choosing_a_sequence(sequences):
-    assert choose(sequences, None) == sequences
-    assert choose(sequences, "1") == [sequences[1]]
-    assert choose(sequences, "fast") == [sequences[1]]
+class Dataset(list):
+    """Sequences by name; one that is an exception is raised when it is opened."""
+
+    def __init__(self, **sequences):
+        super().__init__(sequences.values())
+        self.names = list(sequences)
+
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+
+def test_choosing_sequences(sequences):
+    slow, fast = sequences
+    dataset = Dataset(slow=slow, broken=UserError("12 rows for 13 frames"), fast=fast)
+    assert read_sequences(dataset) == ([slow, fast], {"broken": "12 rows for 13 frames"})
+    assert read_sequences(dataset, "2") == ([fast], {})
+    assert read_sequences([slow, fast], "fast") == ([fast], {})
     with pytest.raises(UserError, match="did you mean fast"):
-        choose(sequences, "fats")
+        read_sequences(dataset, "fats")
+
+
+def test_shards_cover_everything_once_and_evenly(white_square, monkeypatch):
+    sequences = [white_square(str(n), length=n) for n in (3, 40, 5, 20, 7, 9, 11)]
+    shards = [part(sequences, Shard.parse(f"{i}/3")) for i in (1, 2, 3)]
+    assert sorted(s.name for shard in shards for s in shard) == sorted(s.name for s in sequences)
+    assert part(sequences, Shard.of_process()) == sorted(sequences, key=len, reverse=True)
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert part(sequences, Shard.of_process()) == shards[2]
+    for wrong in ("0/3", "4/3", "1", "a/b"):
+        with pytest.raises(UserError, match="no shard"):
+            Shard.parse(wrong)
+
+
+def test_lock_step_gives_the_sequential_boxes(tmp_path, tiny_parameters, white_square):
+    sequences = [
+        white_square(str(n), length=n, speed=speed)
+        for n, speed in ((9, 1), (4, 3), (12, 2), (6, -1), (5, 0))
+    ]
+    sequences[1].boxes[0] = np.nan
+    for batch in (1, 3):
+        folder = tmp_path / str(batch)
+        folder.mkdir()
+        assert track_dataset(sequences, tiny_parameters, folder, batch, progress=False) == {}
+    names = [s.name for s in sequences]
+    alone, together = (read_predictions(tmp_path / str(batch), names) for batch in (1, 3))
+    for sequence in sequences:
+        a, b = alone[sequence.name], together[sequence.name]
+        assert len(a.boxes) == len(sequence)
+        np.testing.assert_allclose(a.boxes, b.boxes, atol=0.01)
+        np.testing.assert_allclose(a.confidences, b.confidences, atol=1e-4)
+        assert (np.diff(a.boxes[1:], axis=0) != 0).any()
+
+
+def test_in_a_batch_only_the_culprit_fails(tmp_path, parameters, white_square, white_finder):
+    parameters.network = white_finder(in_channels=6)
+    sequences = [white_square(str(n), length=8, modality="depth") for n in range(4)]
+    for sequence in sequences:
+        sequence.frames.auxiliary = [sequence.frames.rgb(i) for i in range(8)]
+    sequences[1].frames.images[3] = UserError("truncated image")
+    sequences[2].frames.auxiliary[5] = np.zeros((5, 5, 3), np.uint8)
+    failures = track_dataset(sequences, parameters, tmp_path, 4, progress=False)
+    assert sorted(failures) == ["1", "2"]
+    assert failures["1"] == "truncated image" and "5x5" in failures["2"]
+    assert max(parameters.network.batch_sizes) == 4
+    expected = track_sequence(parameters, sequences[3])
+    np.testing.assert_allclose(
+        read_predictions(tmp_path, ["3"])["3"].boxes, expected.boxes, atol=1e-4
+    )
+
+
+def test_a_diverged_network_is_named(parameters, white_square):
+    parameters.network.forward = lambda template, search: {
+        "score_map": torch.full((1, 1, 8, 8), torch.nan),
+        "size_map": torch.zeros(1, 2, 8, 8),
+        "offset_map": torch.zeros(1, 2, 8, 8),
+    }
+    with pytest.raises(UserError, match="network.safetensors: the network answers with NaN"):
+        track_sequence(parameters, white_square())
 
 
 def test_the_command_tracks_scores_and_fails_honestly(

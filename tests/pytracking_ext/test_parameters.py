@@ -1,21 +1,10 @@
 """Parameter sets: by module, by training run, by checkpoint."""
 
 import pytest
-import torch
 
-from ltr_ext.models.checkpoint import save_network
-from ltr_ext.models.registry import build_network
 from pytracking_ext.parameter.srft import default_rgb, from_checkpoint, load
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "network.safetensors"
-    save_network(build_network("ostrack_tiny"), path)
-    return path
 
 
 def test_weights_are_read_once_per_process_and_file(tiny):

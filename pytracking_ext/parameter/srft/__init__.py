@@ -77,9 +77,9 @@ def from_checkpoint(
     return TrackerParameters(network=network, checkpoint=path, device=device, **settings)
 
 
-def default_device() -> str:
-    """The first GPU where there is one, else the CPU."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def default_device(index: int = 0) -> str:
+    """GPU ``index`` where there is one, else the CPU."""
+    return f"cuda:{index}" if torch.cuda.is_available() else "cpu"
 
 
 def module_names() -> list[str]:

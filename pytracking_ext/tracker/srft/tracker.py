@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,18 @@ from pytracking_ext.tracker.srft.localise import hann_window, localise
 from srft_plugin.errors import UserError
 
 log = logging.getLogger(__name__)
+
+
+class _Region(NamedTuple):
+    """A square of a frame as the network sees it.
+
+    ``pixels`` (S, S, C) uint8; ``resize_factor`` pixels of it per pixel of the frame;
+    ``aux_missing``: the RGB image stands in for the auxiliary one.
+    """
+
+    pixels: np.ndarray
+    resize_factor: float
+    aux_missing: bool
 
 
 class SRFTTracker:
@@ -55,8 +67,8 @@ class SRFTTracker:
             UserError: the box is not finite, has no area, or lies outside the image.
         """
         self.box = _checked_box(info["init_bbox"], image)
-        self.aux_missing = 0
-        region, _ = self._region(image, info, self.spec.template_factor, self.spec.template_size)
+        region = self._cut(image, info, self.spec.template_factor, self.spec.template_size)
+        self.aux_missing = int(region.aux_missing)
         self._template = self._to_device([region])
         return {"target_bbox": list(self.box), "object_presence_score": 1.0}
 
@@ -72,20 +84,14 @@ class SRFTTracker:
         """
         return track_together([self], [image], [info or {}])[0]
 
-    def _region(
-        self, image: np.ndarray, info: Mapping[str, Any], factor: float, size: int
-    ) -> tuple[np.ndarray, float]:
-        """The square around the box, (size, size, C) uint8, and its resize factor."""
-        region, resize_factor = crop.sample_target(image, self.box, factor, size)
+    def _cut(self, image: np.ndarray, info: Mapping[str, Any], factor: float, size: int) -> _Region:
+        """The square around the box; changes nothing."""
+        rgb, resize_factor = crop.sample_target(image, self.box, factor, size)
         if self.spec.in_channels == 3:
-            return region, resize_factor
-        aux = self._auxiliary(info, image.shape)
-        if aux is None:
-            self.aux_missing += 1
-            aux_region = region
-        else:
-            aux_region, _ = crop.sample_target(aux, self.box, factor, size)
-        return np.concatenate((region, aux_region), 2), resize_factor
+            return _Region(rgb, resize_factor, False)
+        raw = self._auxiliary(info, image.shape)
+        aux = rgb if raw is None else crop.sample_target(raw, self.box, factor, size)[0]
+        return _Region(np.concatenate((rgb, aux), 2), resize_factor, raw is None)
 
     def _auxiliary(self, info: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray | None:
         """The auxiliary image as the network sees it, or None where the frame has none.
@@ -108,26 +114,30 @@ class SRFTTracker:
             )
         return aux
 
-    def _to_device(self, regions: list[np.ndarray]) -> Tensor:
+    def _to_device(self, regions: list[_Region]) -> Tensor:
         """(B, C, S, S) normalised float batch; bytes travel, floats are made on the device."""
-        batch = torch.from_numpy(np.stack(regions)).to(self.params.device, non_blocking=True)
-        return normalise(batch.permute(0, 3, 1, 2))
+        batch = torch.from_numpy(np.stack([region.pixels for region in regions]))
+        return normalise(batch.to(self.params.device, non_blocking=True).permute(0, 3, 1, 2))
 
     def _localisation_window(self, height: int, width: int) -> Tensor:
         if self._window is None or self._window.shape != (height, width):
             self._window = hann_window(height, width).to(self.params.device)
         return self._window
 
-    def _advance(self, found: np.ndarray, resize_factor: float, shape: tuple[int, ...]) -> None:
+    def _advance(self, found: np.ndarray, region: _Region, shape: tuple[int, ...]) -> None:
         """Moves the box to what the network found, clipped to the frame."""
         side = self.spec.search_size
-        box = crop.box_to_frame(found * side, self.box, resize_factor, side)
+        box = crop.box_to_frame(found * side, self.box, region.resize_factor, side)
         self.box = clip_box(box, shape[0], shape[1], self.params.margin)
+        self.aux_missing += region.aux_missing
 
 
 @torch.inference_mode()
 def track_together(
-    trackers: list[SRFTTracker], images: list[np.ndarray], infos: list[Mapping[str, Any]]
+    trackers: list[SRFTTracker],
+    images: list[np.ndarray],
+    infos: list[Mapping[str, Any]],
+    apply: Callable[..., Iterable[_Region]] = map,
 ) -> list[dict[str, Any]]:
     """One step of several trackers of the same network in one batch.
 
@@ -137,28 +147,39 @@ def track_together(
         trackers: initialised, all with the same network.
         images: the next frame of each, (H, W, 3) uint8 RGB; sizes may differ.
         infos: per tracker, as for :meth:`SRFTTracker.track`.
+        apply: cuts the search regions: ``map``, or that of an executor to do so in parallel.
 
     Returns:
         The answer of each tracker, as :meth:`SRFTTracker.track` gives it.
+
+    Raises:
+        UserError: an auxiliary image of another size, or a network that answers with NaN; no
+            tracker has moved then.
     """
     first = trackers[0]
     spec = first.spec
-    cuts = [
-        tracker._region(image, info, spec.search_factor, spec.search_size)
-        for tracker, image, info in zip(trackers, images, infos, strict=True)
-    ]
-    search = first._to_device([region for region, _ in cuts])
+
+    def cut(tracker: SRFTTracker, image: np.ndarray, info: Mapping[str, Any]) -> _Region:
+        return tracker._cut(image, info, spec.search_factor, spec.search_size)
+
+    regions = list(apply(cut, trackers, images, infos))
+    search = first._to_device(regions)
     template = torch.cat([tracker._template for tracker in trackers])
     outputs = first.network(template, search)
     window = first._localisation_window(*outputs["score_map"].shape[-2:])
     boxes, confidences = localise(outputs, window, first.params.window_weight)
     # The one point where the host waits for the device.
     found = torch.cat((boxes, confidences[:, None]), 1).double().cpu().numpy()
-    answers = []
-    for tracker, image, (_, resize_factor), row in zip(trackers, images, cuts, found, strict=True):
-        tracker._advance(row[:4], resize_factor, image.shape)
-        answers.append({"target_bbox": list(tracker.box), "object_presence_score": float(row[4])})
-    return answers
+    if not np.isfinite(found).all():
+        raise UserError(
+            f"{first.params.checkpoint}: the network answers with NaN; its training has diverged"
+        )
+    for tracker, image, region, row in zip(trackers, images, regions, found, strict=True):
+        tracker._advance(row[:4], region, image.shape)
+    return [
+        {"target_bbox": list(tracker.box), "object_presence_score": float(row[4])}
+        for tracker, row in zip(trackers, found, strict=True)
+    ]
 
 
 def clip_box(
