@@ -27,7 +27,7 @@ class Recipe:
         source: RGB sets that stand for the pre-training domain D_0 of the prior sensitivity.
         regularizer: ``none`` (full fine-tuning), ``srft``, ``srft:prior`` or ``srft:transfer``.
         trainable: which parameters train; ``backbone`` (head and position embeddings frozen,
-            section III-A) or ``all``.
+            section III-A), ``backbone+head`` (Table VII) or ``all``.
         epochs, samples_per_epoch, batch_size: the budget; the batch is the total over processes.
         lr, weight_decay, grad_clip: AdamW and the bound on the gradient norm.
         warmup: share of the steps in which the rate rises linearly from 0.
@@ -125,7 +125,7 @@ class Recipe:
 CHOICES = {
     "decay": ("none", "step", "linear"),
     "precision": ("fp32", "bf16"),
-    "trainable": ("backbone", "all"),
+    "trainable": ("backbone", "backbone+head", "all"),
 }
 
 

@@ -8,7 +8,6 @@ The same command resumes a run that was stopped. Results are in
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import random
 import sys
@@ -17,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from srft_plugin.tuning.regularizer import make_regularizer
 from torch import nn
+from tqdm import tqdm
 
 from ltr_ext.actors.tracking import sample_loss, to_device
 from ltr_ext.admin.environment import environment
@@ -32,6 +31,7 @@ from ltr_ext.recipe import Recipe, load_recipe, unknown
 from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import report_errors
 from srft_plugin.prior import Prior, estimate_prior
+from srft_plugin.tuning.regularizer import make_regularizer
 
 DEFAULT_BASE = Path(__file__).parent / "models" / "weights" / "ostrack_tiny.safetensors"
 PRIOR_BATCH = 16  # samples per backward pass of the prior estimate
@@ -55,25 +55,19 @@ def train(recipe: Recipe, folder: Path, device: str | torch.device = "cpu") -> P
     seed_everything(recipe.seed)
     base = None if recipe.base is None else load_network(base_file(recipe.base))
     network = _network(recipe, base)
-    data = PairDataset(
-        open_training_sets(recipe.datasets),
-        spec=network.spec,
-        samples_per_epoch=recipe.samples_per_epoch,
-        seed=recipe.seed,
-        max_gap=recipe.max_gap,
-        centre_jitter=recipe.centre_jitter,
-        scale_jitter=recipe.scale_jitter,
-    )
+    data = _pairs(recipe, recipe.datasets, network, recipe.samples_per_epoch, recipe.seed)
     prior = None
     if recipe.regularizer in ("srft", "srft:prior"):
         prior = _prior(recipe, base, folder, device).renamed(network.prior_sources())
     regularizer = make_regularizer(
         recipe.regularizer, network, prior, recipe.total_steps, kappa=recipe.kappa
     )
-    loader = functools.partial(
-        make_loader, data, batch_size=recipe.batch_size, workers=recipe.workers
-    )
-    trainer = Trainer(network, recipe, regularizer, loader, folder, device)
+
+    def batches(step: int):
+        start, stop = (n * recipe.batch_size for n in (step, recipe.total_steps))
+        return make_loader(data, recipe.batch_size, start, stop, workers=recipe.workers)
+
+    trainer = Trainer(network, recipe, regularizer, batches, folder, device)
     trainer.train()
     file = folder / "network.safetensors"
     save_network(network.cpu(), file, steps=recipe.total_steps, regularizer=recipe.regularizer)
@@ -102,9 +96,24 @@ def _network(recipe: Recipe, base: nn.Module | None) -> nn.Module:
             network.spec.name,
             [recipe.network],
         )
-    if recipe.trainable == "backbone":
-        network.freeze_head()
+    if recipe.trainable != "all":
+        network.freeze(head=recipe.trainable == "backbone")
     return network
+
+
+def _pairs(
+    recipe: Recipe, names: tuple[str, ...], network: nn.Module, samples: int, seed: int
+) -> PairDataset:
+    return PairDataset(
+        open_training_sets(names),
+        None,
+        network.spec,
+        samples,
+        seed,
+        recipe.max_gap,
+        recipe.centre_jitter,
+        recipe.scale_jitter,
+    )
 
 
 def _prior(recipe: Recipe, base: nn.Module, folder: Path, device: torch.device) -> Prior:
@@ -112,18 +121,10 @@ def _prior(recipe: Recipe, base: nn.Module, folder: Path, device: torch.device) 
     file = folder / "prior.safetensors"
     if file.exists():
         return Prior.load(file)
-    data = PairDataset(
-        open_training_sets(recipe.source),
-        spec=base.spec,
-        samples_per_epoch=recipe.prior_samples,
-        seed=recipe.seed + 1,
-        max_gap=recipe.max_gap,
-        centre_jitter=recipe.centre_jitter,
-        scale_jitter=recipe.scale_jitter,
-    )
+    data = _pairs(recipe, recipe.source, base, recipe.prior_samples, recipe.seed + 1)
+    loader = make_loader(data, min(PRIOR_BATCH, recipe.prior_samples), workers=recipe.workers)
     batches = (
-        to_device(batch, device)
-        for batch in make_loader(data, 0, batch_size=PRIOR_BATCH, workers=recipe.workers)
+        to_device(batch, device) for batch in tqdm(loader, desc="prior sensitivity", disable=None)
     )
     prior = estimate_prior(base.to(device).eval(), sample_loss, batches, top_k=recipe.top_k)
     base.cpu()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from ltr_ext.admin.environment import environment
 from ltr_ext.dataset.registry import open_dataset
-from ltr_ext.dataset.synthetic import SceneOptions, Synthetic
+from ltr_ext.dataset.synthetic import SceneOptions, Synthetic, SyntheticStills
 
 # Look-alikes at another depth and failing light: what only the second camera can resolve.
 RGBD_OPTIONS = SceneOptions(length=60, look_alike=0.7, distractors=(1, 4), dark=0.6)
 RGB_OPTIONS = SceneOptions(length=40)
 GENERATED = {
+    "synthetic_stills": SyntheticStills(4_000, 12, SceneOptions(length=100, distractors=(1, 4))),
     "synthetic_rgb": Synthetic(100_000, 10, RGB_OPTIONS),
     "synthetic_rgbd": Synthetic(100_000, 11, RGBD_OPTIONS, "depth"),
 }
@@ -23,5 +25,8 @@ def open_training_sets(names: tuple[str, ...]) -> list:
     sets = []
     for entry in names:
         name, _, root = entry.partition(":")
-        sets.append(GENERATED[name] if name in GENERATED else open_dataset(name, root or None))
+        if name in GENERATED:
+            sets.append(GENERATED[name])
+        else:
+            sets.append(open_dataset(name, root or environment().get(name), "train"))
     return sets

@@ -6,12 +6,12 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from srft_plugin.tuning.regularizer import Regularizer
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ltr_ext.actors.tracking import TrackingActor, to_device
 from ltr_ext.recipe import Recipe
 from srft_plugin.errors import UserError
+from srft_plugin.tuning.regularizer import Regularizer
 
 from .checkpoints import CheckpointFolder, atomic_write
 
@@ -32,7 +33,7 @@ class Trainer:
         network: trainable parameters have ``requires_grad``.
         recipe: the settings; stored beside the checkpoints, and a resume with other ones refused.
         regularizer: wraps the optimizer, may add a loss term.
-        loader: epoch number -> batches of that epoch.
+        loader: step number -> the batches from that step to the end of the run.
         folder: where checkpoints, ``log.jsonl`` and TensorBoard files go.
         device: where to compute.
     """
@@ -66,6 +67,7 @@ class Trainer:
         """
         self._resume()
         self._write_recipe()
+        batches = iter(self.loader(self.step)) if self.epoch < self.recipe.epochs else iter(())
         with (
             SummaryWriter(self.folder / "tensorboard", purge_step=self.step) as board,
             tqdm(
@@ -74,7 +76,7 @@ class Trainer:
         ):
             while self.epoch < self.recipe.epochs:
                 bar.set_description(f"epoch {self.epoch + 1}/{self.recipe.epochs}")
-                self._train_epoch(board, bar)
+                self._train_epoch(batches, board, bar)
                 self.epoch += 1
                 self.checkpoints.save(self.epoch, self.state_dict())
 
@@ -83,11 +85,13 @@ class Trainer:
         """Optimizer steps at the start of the current epoch."""
         return self.epoch * self.recipe.steps_per_epoch
 
-    def _train_epoch(self, board: SummaryWriter, bar: tqdm) -> None:
+    def _train_epoch(
+        self, batches: Iterator[dict[str, Tensor]], board: SummaryWriter, bar: tqdm
+    ) -> None:
         self.network.train()
         recipe, sums, count, waited = self.recipe, {}, 0, 0.0
         started = mark = time.perf_counter()
-        for index, batch in enumerate(self.loader(self.epoch)):
+        for index, batch in enumerate(islice(batches, recipe.steps_per_epoch)):
             waited += time.perf_counter() - mark
             log = self._train_step(to_device(batch, self.device))
             for name, value in log.items():

@@ -1,6 +1,13 @@
 """Generated videos: no download, any number, the same pixels on every machine."""
 
-from .dataset import Synthetic, write_depthtrack
+from .dataset import Synthetic, SyntheticStills, write_depthtrack
 from .scene import Scene, SceneOptions, visible_scene
 
-__all__ = ["Scene", "SceneOptions", "Synthetic", "visible_scene", "write_depthtrack"]
+__all__ = [
+    "Scene",
+    "SceneOptions",
+    "Synthetic",
+    "SyntheticStills",
+    "visible_scene",
+    "write_depthtrack",
+]

@@ -69,6 +69,66 @@ class Synthetic:
         return Sequence(f"{self.name}{index:04d}", frames, scene.boxes, self.modality)
 
 
+@dataclass(frozen=True)
+class _Stills:
+    """A few frames of a scene, drawn once and kept."""
+
+    images: np.ndarray  # (N, H, W, 3) uint8
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def rgb(self, index: int) -> np.ndarray:
+        return self.images[index]
+
+    def aux(self, index: int) -> np.ndarray | None:
+        return None
+
+
+class SyntheticStills:
+    """RGB scenes for training from scratch: every object of a scene serves as a target.
+
+    A few moments of each scene are drawn when it is first asked for and stay in memory, so that a
+    training pair costs little more than its two crops.
+
+    Args:
+        scenes: number of scenes; each takes ``moments * height * width * 3`` bytes.
+        targets: sequences per scene; sequence i has object ``i % targets`` of its scene for a
+            target, or the main one where that cannot be seen twice.
+        moments: frames of each scene, evenly spread over it.
+    """
+
+    name = "synthetic_stills"
+
+    def __init__(self, scenes: int, seed: int, options: SceneOptions, targets=4, moments=5):
+        self.seed, self.options, self.targets = seed, options, targets
+        self.times = np.linspace(0, options.length - 1, moments).astype(int)
+        self._scenes: list[list[Sequence] | None] = [None] * scenes
+
+    def __len__(self) -> int:
+        return len(self._scenes) * self.targets
+
+    def __getitem__(self, index: int) -> Sequence:
+        number, target = divmod(index, self.targets)
+        if self._scenes[number] is None:
+            self._scenes[number] = self._draw(number)
+        return self._scenes[number][target]
+
+    def _draw(self, number: int) -> list[Sequence]:
+        scene = visible_scene((self.seed, number), self.options)
+        stills = _Stills(np.stack([scene.rgb(t) for t in self.times]))
+        sequences = []
+        for target in range(self.targets):
+            item = scene.objects[target % len(scene.objects)]
+            sequence = Sequence(
+                f"{self.name}{number:05d}-{target}", stills, scene.boxes_of(item, self.times)
+            )
+            if sequence.visible.sum() < 2 and sequences:
+                sequence = sequences[0]
+            sequences.append(sequence)
+        return sequences
+
+
 def write_depthtrack(
     root: Path, scenes: dict[str, Scene], description: str = "sequences", jpeg_quality: int = 92
 ) -> Path:

@@ -105,7 +105,7 @@ def _recolour(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return cv2.LUT(np.ascontiguousarray(image[..., rng.permutation(3)]), table)
 
 
-class _Object:
+class SceneObject:
     """A flat textured thing with a silhouette, moving, turning, stretching and shearing."""
 
     def __init__(self, rng: np.random.Generator, skin, outline, centre, size, depth: float):
@@ -178,16 +178,16 @@ class Scene:
         depth = rng.uniform(1500, 3000)
         size = rng.uniform(*options.target_size) * np.exp(rng.normal(0, 0.25, 2))
         skin = _recolour(rng, _skin(rng, bank))
-        self.target = _Object(rng, skin, _silhouette(rng), path, size, depth)
-        self._objects = [self.target]
+        self.target = SceneObject(rng, skin, _silhouette(rng), path, size, depth)
+        self.objects = [self.target]
         for kind, (low, high) in (
             ("distractor", options.distractors),
             ("occluder", options.occluders),
         ):
             for _ in range(rng.integers(low, high + 1)):
-                self._objects.append(self._make_other(rng, bank, kind, size, depth))
+                self.objects.append(self._make_other(rng, bank, kind, size, depth))
 
-    def _make_other(self, rng, bank, kind: str, size: np.ndarray, depth: float) -> _Object:
+    def _make_other(self, rng, bank, kind: str, size: np.ndarray, depth: float) -> SceneObject:
         look_alike = kind == "distractor" and rng.random() < self.options.look_alike
         skin = self.target.skin if look_alike else _recolour(rng, _skin(rng, bank))
         outline = self.target.outline if look_alike else _silhouette(rng)
@@ -203,7 +203,7 @@ class Scene:
             path = _Crossing(rng, self.target.centre, meeting, self.options.width)
             if np.linalg.norm(path(0) - self.target.centre(0)) > clear:
                 break
-        return _Object(rng, skin, outline, path, size, depth * ratio)
+        return SceneObject(rng, skin, outline, path, size, depth * ratio)
 
     def _make_background(self, rng: np.random.Generator, bank: np.ndarray) -> np.ndarray:
         size = (self.options.width + 96, self.options.height + 96)
@@ -224,21 +224,27 @@ class Scene:
 
     @cached_property
     def boxes(self) -> np.ndarray:
-        """(length, 4) float64 xywh: the target, also its hidden part, inside the image.
+        """(length, 4) boxes of the target; see ``boxes_of``."""
+        return self.boxes_of(self.target, np.arange(len(self)))
 
-        NaN where less than ``MINIMUM_VISIBLE`` of its area can be seen.
+    def boxes_of(self, item: SceneObject, t: np.ndarray) -> np.ndarray:
+        """Boxes of an object at the frames ``t``: (len(t), 4) float64 xywh.
+
+        The whole object, also its hidden part, as far as it is inside the image; NaN where less
+        than ``MINIMUM_VISIBLE`` of its area can be seen.
         """
-        t = np.arange(len(self))
         border = np.array([self.options.width, self.options.height])
-        outline = np.clip(self.target.to_frame(self.target.outline, t), 0, border)
+        outline = np.clip(item.to_frame(item.outline, t), 0, border)
         low, high = outline.min(1), outline.max(1)
-        on_target = self.target.covers(centred := self.target.to_frame(_PROBES, t), t)
-        seen = on_target & ((centred >= 0) & (centred < border)).all(-1)
-        for item in self._objects[1:]:
-            nearer = item.depth(t) < self.target.depth(t)
-            seen &= ~(item.covers(centred, t) & nearer[:, None])
+        probes = item.to_frame(_PROBES, t)
+        inside = item.covers(probes, t)
+        seen = inside & ((probes >= 0) & (probes < border)).all(-1)
+        for other in self.objects:
+            if other is not item:
+                nearer = other.depth(t) < item.depth(t)
+                seen &= ~(other.covers(probes, t) & nearer[:, None])
         boxes = np.concatenate([low, high - low], axis=1)
-        boxes[seen.sum(1) < MINIMUM_VISIBLE * on_target.sum(1)] = np.nan
+        boxes[seen.sum(1) < MINIMUM_VISIBLE * inside.sum(1)] = np.nan
         return boxes
 
     def light(self, t: int) -> float:
@@ -287,7 +293,7 @@ class Scene:
     def _layers(self, t: int):
         """Objects from far to near: (object, window in the frame, sprite transform, alpha)."""
         border = np.array([self.options.width, self.options.height])
-        for item in sorted(self._objects, key=lambda o: -float(o.depth(t))):
+        for item in sorted(self.objects, key=lambda o: -float(o.depth(t))):
             corners = item.to_frame(_CORNERS, t)
             low = np.maximum(np.floor(corners.min(0)), 0).astype(int)
             high = np.minimum(np.ceil(corners.max(0)) + 1, border).astype(int)
