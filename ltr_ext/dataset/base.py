@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,18 +22,21 @@ from .sequence import Sequence
 class Layout:
     """Where a data set keeps the parts of a sequence.
 
-    Every entry names alternatives, of which the first that exists is used; ``{name}`` stands for
-    the name of the sequence.
+    Names of folders and files are alternatives, of which the first that exists is used; ``{name}``
+    stands for the name of the sequence.
 
     Attributes:
         rgb: folders of the colour images.
         annotation: ground-truth files.
         aux: folders of the auxiliary images; empty for RGB data.
         modality: of the auxiliary images; None for RGB data.
-        presence: label file and its meaning: the value that says that the target can be seen.
-        first_pixel: coordinate of the upper left pixel in the file, 0 or 1.
+        presence: label files, each with the value that says that the target can be seen.
+        extra_boxes: further ground truths: name in ``Sequence.extra`` and file.
+        first_pixel: coordinate of the upper left pixel in the files, 0 or 1.
         minimum_side: boxes that are not wider and higher than this do not count as visible.
-        extra_boxes: further ground truths, name in ``Sequence.extra`` to file.
+        frames: numbers of the first and last image that belong to the sequence; None for all.
+        cut_tail: leave images behind the last row of the ground truth out.
+        init_only: the ground truth may hold the first box alone (test sets with a server).
     """
 
     rgb: tuple[str, ...]
@@ -39,100 +44,135 @@ class Layout:
     aux: tuple[str, ...] = ()
     modality: str | None = None
     presence: tuple[tuple[str, int], ...] = ()
+    extra_boxes: tuple[tuple[str, str], ...] = ()
     first_pixel: int = 0
     minimum_side: float = 0.0
-    extra_boxes: dict[str, str] = field(default_factory=dict)
+    frames: tuple[int, int] | None = None
+    cut_tail: bool = False
+    init_only: bool = False
 
 
-def read_sequence(folder: Path, layout: Layout, name: str | None = None) -> Sequence:
+@dataclass(frozen=True)
+class Entry:
+    """One sequence of a data set: its name, its folder and what is in it."""
+
+    name: str
+    folder: Path
+    layout: Layout
+
+
+def read_sequence(entry: Entry) -> Sequence:
     """Reads the annotation of one sequence and pairs its frames; no image is opened.
 
     Raises:
         UserError: a part is missing; frames, auxiliary images and boxes do not match in number; the
             target is visible nowhere.
     """
-    name = name or folder.name
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected the sequence {name}")
-    rgb_folder = _find(folder, layout.rgb, name, "folder of colour images")
-    rgb = image_names(rgb_folder)
-    if not rgb:
-        raise UserError(f"{rgb_folder}: no images; extract the sequence again")
-    frames = FileFrames(rgb_folder, rgb)
-    if layout.aux:
-        aux_folder = _find(folder, layout.aux, name, f"folder of {layout.modality} images")
-        aux = image_names(aux_folder)
-        if len(aux) != len(rgb):
-            raise UserError(
-                f"{folder}: {len(rgb)} colour images in {rgb_folder.name}/ but {len(aux)} "
-                f"{layout.modality} images in {aux_folder.name}/; extract the sequence again, or "
-                "leave such frames out with `srft data check NAME ROOT --fix-index`"
-            )
-        frames = FileFrames(rgb_folder, rgb, aux_folder, aux, layout.modality)
-    boxes = _read_boxes(folder, layout, name, len(rgb))
-    extra: dict[str, Any] = {
-        key: _shift(read_boxes(folder / file), layout)
-        for key, file in layout.extra_boxes.items()
-        if (folder / file).is_file()
-    }
-    return Sequence(name, frames, boxes, layout.modality, extra)
-
-
-def _read_boxes(folder: Path, layout: Layout, name: str, frames: int) -> np.ndarray:
-    file = _find(folder, layout.annotation, name, "ground-truth file")
-    boxes = _shift(read_boxes(file), layout)
-    if len(boxes) != frames:
+    frames = list_frames(entry)
+    folder, layout = entry.folder, entry.layout
+    if layout.aux and len(frames.aux_names) != len(frames.rgb_names):
         raise UserError(
-            f"{file}: {len(boxes)} rows for {frames} frames; expected one row per frame. Extract "
-            "the sequence again, or cut it with `srft data check NAME ROOT --fix-index`"
+            f"{folder}: {len(frames.rgb_names)} colour images in {frames.rgb_folder.name}/ but "
+            f"{len(frames.aux_names)} {layout.modality} images in {frames.aux_folder.name}/; "
+            "extract the sequence again, or leave frames without partner out with "
+            "`srft data check NAME ROOT --fix-index`"
         )
-    boxes[~(boxes[:, 2:] > layout.minimum_side).all(1)] = np.nan
-    for pattern, seen in layout.presence:
-        labels = folder / pattern.format(name=name)
-        if labels.is_file():
-            flags = read_flags(labels)
-            if len(flags) != frames:
-                raise UserError(f"{labels}: {len(flags)} labels for {frames} frames")
-            boxes[flags != seen] = np.nan
-            break
+    file, boxes = read_ground_truth(entry)
+    if layout.init_only and len(boxes) == 1:
+        boxes = np.concatenate([boxes, np.full((len(frames) - 1, 4), np.nan)])
+    if layout.cut_tail and len(boxes) < len(frames):
+        frames = FileFrames(frames.rgb_folder, frames.rgb_names[: len(boxes)])
+    if len(boxes) != len(frames):
+        raise UserError(
+            f"{file}: {len(boxes)} rows for {len(frames)} frames; expected one row per frame. "
+            "Extract the sequence again, or cut it with `srft data check NAME ROOT --fix-index`"
+        )
+    mark_absent(entry, boxes)
     if np.isnan(boxes).all():
         raise UserError(f"{file}: no frame shows the target; the sequence cannot be used")
-    return boxes
+    extra = {
+        key: read_boxes(folder / name) - [layout.first_pixel, layout.first_pixel, 0, 0]
+        for key, name in layout.extra_boxes
+        if (folder / name).is_file()
+    }
+    return Sequence(entry.name, frames, boxes, layout.modality, extra)
 
 
-def _shift(boxes: np.ndarray, layout: Layout) -> np.ndarray:
-    boxes[:, :2] -= layout.first_pixel
-    return boxes
+def list_frames(entry: Entry) -> FileFrames:
+    """The images of a sequence in natural order, whether or not they pair.
+
+    Raises:
+        UserError: a folder is missing or the one of the colour images is empty.
+    """
+    folder, layout = entry.folder, entry.layout
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected the sequence {entry.name}")
+    rgb_folder = _find(entry, layout.rgb, "folder of colour images")
+    rgb = image_names(rgb_folder)
+    if layout.frames:
+        first, last = layout.frames
+        rgb = [name for name in rgb if first <= int(re.findall(r"\d+", name)[-1]) <= last]
+    if not rgb:
+        raise UserError(f"{rgb_folder}: no images; extract the sequence again")
+    if not layout.aux:
+        return FileFrames(rgb_folder, rgb)
+    aux_folder = _find(entry, layout.aux, f"folder of {layout.modality} images")
+    return FileFrames(rgb_folder, rgb, aux_folder, image_names(aux_folder), layout.modality)
 
 
-def _find(folder: Path, patterns: tuple[str, ...], name: str, what: str) -> Path:
-    candidates = [folder / pattern.format(name=name) for pattern in patterns]
-    for candidate in candidates:
-        if candidate.exists():
-            return candidate
-    expected = " or ".join(pattern.format(name=name) for pattern in patterns)
-    raise UserError(f"{folder}: no {what}; expected {expected}")
+def read_ground_truth(entry: Entry) -> tuple[Path, np.ndarray]:
+    """The annotation file of a sequence and the (N, 4) boxes in it, 0-based.
+
+    Raises:
+        UserError: there is none, or it cannot be understood.
+    """
+    file = _find(entry, entry.layout.annotation, "ground-truth file")
+    boxes = read_boxes(file)
+    boxes[:, :2] -= entry.layout.first_pixel
+    return file, boxes
+
+
+def mark_absent(entry: Entry, boxes: np.ndarray) -> None:
+    """Sets rows to NaN, in place, where the box is too small or a label file says absent.
+
+    Raises:
+        UserError: a label file does not have one label per row.
+    """
+    boxes[~(boxes[:, 2:] > entry.layout.minimum_side).all(1)] = np.nan
+    for file, flags, seen in presence_labels(entry):
+        if len(flags) != len(boxes):
+            raise UserError(f"{file}: {len(flags)} labels for {len(boxes)} boxes; expected as many")
+        boxes[flags != seen] = np.nan
+
+
+def presence_labels(entry: Entry) -> list[tuple[Path, np.ndarray, int]]:
+    """The label files that a sequence has: (file, labels, value that says "can be seen")."""
+    pairs = [(entry.folder / file, seen) for file, seen in entry.layout.presence]
+    return [(file, read_flags(file), seen) for file, seen in pairs if file.is_file()]
+
+
+def _find(entry: Entry, patterns: Many[str], what: str) -> Path:
+    names = [pattern.format(name=entry.name) for pattern in patterns]
+    for name in names:
+        if (entry.folder / name).exists():
+            return entry.folder / name
+    raise UserError(f"{entry.folder}: no {what}; expected {' or '.join(names)}")
 
 
 class FolderDataset:
-    """A data set of sequence folders that are read when they are first asked for.
+    """A data set of sequence folders that are read when they are first asked for."""
 
-    Args:
-        name: of the data set.
-        folders: one per sequence.
-        layout: what is in them.
-        names: of the sequences; the folders' own by default.
-    """
+    def __init__(self, name: str, entries: Many[Entry]):
+        self.name, self.entries = name, entries
+        self._read = lru_cache(maxsize=None)(read_sequence)
 
-    def __init__(
-        self, name: str, folders: list[Path], layout: Layout, names: list[str] | None = None
-    ):
-        self.name, self.folders, self.layout = name, folders, layout
-        self.names = names or [folder.name for folder in folders]
-        self._read = lru_cache(maxsize=None)(self._read_sequence)
+    @property
+    def names(self) -> list[str]:
+        """Names of the sequences, in order."""
+        return [entry.name for entry in self.entries]
 
     def __len__(self) -> int:
-        return len(self.folders)
+        return len(self.entries)
 
     def __getitem__(self, index: int) -> Sequence:
         """Sequence ``index``.
@@ -142,13 +182,7 @@ class FolderDataset:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"sequence {index} of {len(self)} in {self.name}")
-        return self._read(index)
+        return self._read(self.entries[index])
 
-    def _read_sequence(self, index: int) -> Sequence:
-        return read_sequence(self.folders[index], self.layout, self.names[index])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_read"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["name"], state["folders"], state["layout"], state["names"])
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, self.entries)

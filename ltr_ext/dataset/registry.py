@@ -4,78 +4,57 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass
+import re
+import zlib
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from srft_plugin.errors import UserError
 
 from .annotation import read_names
-from .base import FolderDataset, Layout
+from .base import Entry, FolderDataset
 from .files import natural_order
+from .kinds import KINDS, Kind, Split
 
-
-@dataclass(frozen=True)
-class Split:
-    """One part of a data set.
-
-    Attributes:
-        folders: where its sequences may lie, relative to the root, the first that exists counts;
-            ``.`` is the root itself.
-        lists: files with the names of its sequences, relative to the root or to the folder. Without
-            any, all sub-folders count.
-        count: official number of sequences, None where there is no such thing.
-    """
-
-    folders: tuple[str, ...]
-    lists: tuple[str, ...] = ()
-    count: int | None = None
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A data set as distributed: what a sequence looks like and which parts there are."""
-
-    layout: Layout
-    splits: dict[str, Split]
-
-
-RGBD = Layout(rgb=("color",), aux=("depth",), annotation=("groundtruth.txt",), modality="depth")
-
-KINDS: dict[str, Kind] = {
-    "depthtrack": Kind(
-        RGBD,
-        {
-            "train": Split(("train", "."), ("list.txt",), 152),
-            "test": Split(("test", "."), ("list.txt",), 50),
-        },
-    ),
-    "cdtb": Kind(RGBD, {"test": Split(("sequences", "."), ("list.txt",), 80)}),
-    "vot_rgbd2022": Kind(RGBD, {"test": Split(("sequences", "."), ("list.txt",), 127)}),
-}
+HELD_OUT = 20  # one training sequence in so many is held out for validation
+PARTS = ("train_part", "val_part")
 
 
 def open_dataset(name: str, root: str | os.PathLike, split: str = "train") -> FolderDataset:
     """A data set on disk; sequences are read when they are asked for.
 
     Args:
-        name: ``depthtrack``, ``cdtb``, ...: the keys of ``KINDS``.
+        name: ``depthtrack``, ``lasher``, ``visevent``, ...: the keys of ``kinds.KINDS``.
         root: its folder.
-        split: ``train``, ``val`` or ``test``, as far as the data set has them.
+        split: ``train``, ``val`` or ``test``, as far as the distribution has them; ``train_part``
+            and ``val_part`` divide the training set of every data set: a sequence is held out when
+            the CRC-32 of its name is divisible by 20, so nobody has to ship a list.
 
     Raises:
         UserError: unknown name or split, no such folder, no sequences in it.
     """
-    kind, part = find_kind(name), find_split(name, split)
+    part = find_split(name, "train" if split in PARTS else split)
     root = Path(root).expanduser()
     if not root.is_dir():
         raise UserError(f"{name}: {root} is no folder; give the folder that holds its sequences")
-    folder = next((root / sub for sub in part.folders if (root / sub).is_dir()), None)
-    if folder is None:
-        raise UserError(f"{root}: found none of {', '.join(part.folders)}; is this {name}?")
-    names = _listed(root, folder, part) or _subfolders(folder)
-    if not names:
-        raise UserError(f"{folder}: no sequences; expected the {split} part of {name}")
-    return FolderDataset(name, [folder / item for item in names], kind.layout, names)
+    layout = part.layout or KINDS[name].layout
+    entries = [
+        variant
+        for item, folder in _sequence_folders(name, root, part)
+        for variant in _variants(name, Entry(item, folder, layout), root)
+    ]
+    if split in PARTS:
+        held_out = split == "val_part"
+        entries = [entry for entry in entries if is_held_out(entry.name) == held_out]
+    if not entries:
+        raise UserError(f"{root}: no sequences; expected the part {split!r} of {name}")
+    return FolderDataset(name, entries)
+
+
+def is_held_out(sequence: str) -> bool:
+    """Whether a training sequence belongs to ``val_part``: about one in twenty, by its name."""
+    return zlib.crc32(sequence.encode()) % HELD_OUT == 0
 
 
 def find_kind(name: str) -> Kind:
@@ -103,14 +82,103 @@ def find_split(name: str, split: str) -> Split:
     return splits[split]
 
 
-def _listed(root: Path, folder: Path, part: Split) -> list[str]:
-    for file in part.lists:
-        for path in (folder / file, root / file):
-            if path.is_file():
-                return read_names(path)
+def _sequence_folders(name: str, root: Path, part: Split) -> list[tuple[str, Path]]:
+    """(name, folder) of every sequence of a part, in the order of its list or of the names."""
+    matches: list[Path] = []
+    for pattern in part.folders:
+        found = [root] if pattern == "." else sorted(root.glob(pattern), key=_path_order)
+        matches = [folder for folder in found if folder.is_dir()]
+        if matches:
+            break
+    if not matches:
+        raise UserError(f"{root}: found no folder {' or '.join(part.folders)}; is this {name}?")
+    listed = _read_list(part.lists, (*matches, root))
+    if listed is None:
+        left_out = _read_list(part.others, (*matches, root))
+        if left_out is None and part.needs_list and matches == [root]:
+            wanted = " or ".join(part.lists + part.others)
+            raise UserError(f"{root}: its parts lie side by side; expected {wanted} to tell them")
+        found = [(path.name, path) for folder in matches for path in _subfolders(folder)]
+        return [(item, path) for item, path in found if item not in set(left_out or ())]
+    return [(item, _place(item, matches)) for item in listed]
+
+
+def _read_list(files: tuple[str, ...], folders: tuple[Path, ...]) -> list[str] | None:
+    for file in files:
+        for folder in folders:
+            if (folder / file).is_file():
+                return read_names(folder / file)
+    return None
+
+
+def _place(item: str, folders: list[Path]) -> Path:
+    """Folder of a listed sequence, which may lie in one named after its class: cat/cat-3."""
+    for folder in folders:
+        for path in (folder / item, folder / item.rpartition("-")[0] / item):
+            if path.is_dir():
+                return path
+    return folders[0] / item  # reading it says that it is missing
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """Folders in a folder, without hidden ones; of folders by class (cat/cat-3), those inside."""
+    children = sorted(
+        (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")),
+        key=_path_order,
+    )
+    classes = [list(path.glob(f"{path.name}-*")) for path in children]
+    if children and all(classes):
+        return sorted((path for inside in classes for path in inside), key=_path_order)
+    return children
+
+
+def _path_order(path: Path) -> list[str | int]:
+    return natural_order(path.name)
+
+
+def _variants(name: str, entry: Entry, root: Path) -> list[Entry]:
+    """The sequences that one folder holds: one, except where a data set cuts or doubles them."""
+    if name == "otb":
+        return _otb_variants(entry)
+    if name == "uav123":
+        return _uav123_variants(entry, root)
+    return [entry]
+
+
+def _otb_variants(entry: Entry) -> list[Entry]:
+    """Jogging and Skating2 have two targets each; the boxes of David begin at image 300."""
+    layout = entry.layout
+    if entry.name == "David":
+        return [replace(entry, layout=replace(layout, frames=(300, 770)))]
+    targets = sorted(entry.folder.glob("groundtruth_rect.[0-9].txt"))
+    if len(targets) < 2:
+        return [entry]
+    return [
+        Entry(f"{entry.name}-{n}", entry.folder, replace(layout, annotation=(file.name,)))
+        for n, file in enumerate(targets, 1)
+    ]
+
+
+_UAV123_ROW = re.compile(
+    r"'name','([^']+)','path','[^']*?([^'\\/]+)[\\/]?','startFrame',(\d+),'endFrame',(\d+)"
+)
+
+
+def _uav123_variants(entry: Entry, root: Path) -> list[Entry]:
+    """Long videos are cut into sequences (bird1_1, ...); the toolkit's configSeqs.m says how."""
+    variants = [
+        Entry(item, entry.folder, replace(entry.layout, frames=(first, last)))
+        for item, video, first, last in _uav123_cuts(root)
+        if video == entry.name and (root / "anno" / "UAV123" / f"{item}.txt").is_file()
+    ]
+    return variants or [entry]
+
+
+@lru_cache(maxsize=4)
+def _uav123_cuts(root: Path) -> list[tuple[str, str, int, int]]:
+    """(sequence, video, first image, last image) as configSeqs.m lists them, if it is there."""
+    for file in (root / "configSeqs.m", root / "util" / "configSeqs.m"):
+        if file.is_file():
+            rows = _UAV123_ROW.findall(file.read_text(encoding="utf-8", errors="replace"))
+            return [(item, video, int(first), int(last)) for item, video, first, last in rows]
     return []
-
-
-def _subfolders(folder: Path) -> list[str]:
-    names = (path.name for path in folder.iterdir() if path.is_dir())
-    return sorted((name for name in names if not name.startswith(".")), key=natural_order)
