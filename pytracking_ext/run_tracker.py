@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         scores = {arguments.tracker_param: score_folder(sequences, directory, convention(name))}
         print(render(sequence_table(scores)), render(total_table(name, scores)), sep="\n\n")
     for failed, message in failures.items():
-        print(f"FAILED {failed}: {message}")
+        print(f"FAILED {failed}: {message}", file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from srft_plugin.errors import UserError
 
@@ -119,8 +119,37 @@ def convention(benchmark: str, **changes: Any) -> Convention:
     Raises:
         UserError: a change to something that is no choice.
     """
-    known = [field.name for field in fields(Convention)]
-    unknown = sorted(set(changes) - set(known))
-    if unknown:
-        raise UserError(f"no convention is called {unknown[0]!r}; known are {', '.join(known)}")
+    for name in changes:
+        _hint(name)
     return replace(CONVENTIONS.get(benchmark, GENERIC), **changes)
+
+
+def parse_choice(name: str, text: str) -> Any:
+    """The value that ``text`` gives the choice ``name``: ``"skip"``, ``"true"``, ``"20"``, ...
+
+    Raises:
+        UserError: no such choice, or not one of its values.
+    """
+    hint = _hint(name)
+    if get_origin(hint) is Literal:
+        known = {str(value): value for value in get_args(hint)}
+    elif hint is bool:
+        known = {"true": True, "false": False}
+    elif name == "metrics":
+        return tuple(text.split(","))
+    else:
+        try:
+            return None if text == "none" else float(text)
+        except ValueError as error:
+            raise UserError(f"{name}={text}: expected a number") from error
+    if text not in known:
+        raise UserError(f"{name}={text}: expected one of {', '.join(known)}")
+    return known[text]
+
+
+def _hint(name: str) -> Any:
+    """Type of a choice."""
+    hints = get_type_hints(Convention)
+    if name not in hints:
+        raise UserError(f"no convention is called {name!r}; known are {', '.join(hints)}")
+    return hints[name]

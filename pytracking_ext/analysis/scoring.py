@@ -96,15 +96,35 @@ class Score:
     attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def by_attribute(self, metric: str) -> dict[str, tuple[float, int]]:
-        """Per attribute the weighted mean of ``metric`` and the number of its sequences."""
+        """Per attribute ``metric`` over the sequences that have it, and their number."""
         names = sorted({name for tags in self.attributes.values() for name in tags})
         rows = {}
         for attribute in names:
-            chosen = [name for name, tags in self.attributes.items() if attribute in tags]
-            values = [self.sequences[name][metric] for name in chosen]
-            weights = [self.weights[name] for name in chosen]
-            rows[attribute] = float(np.average(values, weights=weights)), len(chosen)
+            chosen = np.array([attribute in self.attributes.get(n, ()) for n in self.sequences])
+            rows[attribute] = self.resampled(chosen[None])[metric][0], int(chosen.sum())
         return rows
+
+    def resampled(self, draws: NDArray) -> dict[str, NDArray[np.float64]]:
+        """Totals (R,) by metric when sequence j counts ``draws[i, j]`` times; draws is (R, S).
+
+        Every metric but Pr, Re and F is a weighted mean of the sequences. Those keep the thresholds
+        of the whole benchmark, and the best of them is chosen anew.
+        """
+        shares = draws * np.array(list(self.weights.values()))
+        shares = shares / shares.sum(1, keepdims=True)
+        rows = list(self.sequences.values())
+        totals = {
+            metric: shares @ np.array([row[metric] for row in rows])
+            for metric in self.total
+            if metric not in LONG_TERM_METRICS
+        }
+        if self.long_term is not None:
+            precision, recall = shares @ self.long_term.precisions, shares @ self.long_term.recalls
+            f_curves = metrics.f_measure(precision, recall)
+            best = f_curves.argmax(1)[:, None]
+            for metric, curve in zip(LONG_TERM_METRICS, (precision, recall, f_curves), strict=True):
+                totals[metric] = np.take_along_axis(curve, best, 1)[:, 0]
+        return totals
 
 
 def _success_area(curves: Curves, how: Convention) -> float:
@@ -150,6 +170,9 @@ def score_benchmark(
     Raises:
         UserError: nothing to score, or a prediction that does not fit its sequence.
     """
+    unknown = set(how.metrics) - {*METRICS, *LONG_TERM_METRICS}
+    if unknown:
+        raise UserError(f"no metric {min(unknown)!r}; known are {', '.join([*METRICS, 'Pr,Re,F'])}")
     names = [name for name in truths if name in predictions]
     if not names:
         raise UserError("no sequence of the benchmark has a result")

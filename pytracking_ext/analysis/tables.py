@@ -37,6 +37,13 @@ def render(table: Table, form: str = "text") -> str:
     return {"text": _text, "markdown": _markdown, "latex": _latex, "json": _json}[form](table)
 
 
+def render_all(tables: list[Table], form: str = "text") -> str:
+    """Several tables, for programs as one JSON list."""
+    if form == "json":
+        return json.dumps([_record(table) for table in tables], indent=2)
+    return "\n\n".join(render(table, form) for table in tables)
+
+
 def cell_text(cell: Any) -> str:
     """A cell as printed: one decimal for percentages, a dash for what is not there."""
     if cell is None:
@@ -79,5 +86,9 @@ def _latex(table: Table) -> str:
 
 
 def _json(table: Table) -> str:
+    return json.dumps(_record(table), indent=2)
+
+
+def _record(table: Table) -> dict[str, Any]:
     rows = [dict(zip(table.columns, [label, *cells], strict=True)) for label, cells in table.rows]
-    return json.dumps({"title": table.title, "rows": rows, "notes": table.notes}, indent=2)
+    return {"title": table.title, "rows": rows, "notes": table.notes}

@@ -105,14 +105,14 @@ class Lane:
             self._reading.append(self._readers.submit(read_frame, self.sequence, index))
 
 
-def track_sequence(parameters: TrackerParameters, sequence: Sequence) -> TrackResult:
+def track_sequence(tracker: SRFTTracker, sequence: Sequence) -> TrackResult:
     """Tracks one sequence from its first annotated frame to its end.
 
     Raises:
         UserError: an image that cannot be read, or no annotated target.
     """
     with ThreadPoolExecutor(1) as readers:
-        lane = Lane(sequence, SRFTTracker(parameters), readers)
+        lane = Lane(sequence, tracker, readers)
         while not lane.finished:
             for error in _step([lane], readers).values():
                 lane.close()

@@ -14,6 +14,7 @@ from pytracking_ext.evaluation.results import TrackResult, write_result
 from pytracking_ext.evaluation.running import track_dataset, track_sequence
 from pytracking_ext.evaluation.scores import score_folder
 from pytracking_ext.run_tracker import evaluate
+from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import UserError
 
 
@@ -75,7 +76,7 @@ def test_an_unreadable_auxiliary_image_costs_one_frame(parameters, white_square,
     sequence = white_square(modality="depth")
     sequence.frames.auxiliary = [sequence.frames.rgb(i) for i in range(12)]
     sequence.frames.auxiliary[7] = UserError("depth/00000008.png: truncated image")
-    result = track_sequence(parameters, sequence)
+    result = track_sequence(SRFTTracker(parameters), sequence)
     assert result.aux_missing == 1
     assert np.isfinite(result.boxes).all()
 
@@ -83,12 +84,12 @@ def test_an_unreadable_auxiliary_image_costs_one_frame(parameters, white_square,
 def test_tracking_starts_at_the_first_annotated_frame(parameters, white_square):
     sequence = white_square()
     sequence.boxes[:3] = np.nan
-    result = track_sequence(parameters, sequence)
+    result = track_sequence(SRFTTracker(parameters), sequence)
     assert np.isnan(result.boxes[:3]).all() and np.isnan(result.confidences[:3]).all()
     np.testing.assert_array_equal(result.boxes[3], sequence.boxes[3])
     sequence.boxes[:] = np.nan
     with pytest.raises(UserError, match="'square' has no annotated target"):
-        track_sequence(parameters, sequence)
+        track_sequence(SRFTTracker(parameters), sequence)
 
 
 def test_results_survive_the_disk(tmp_path):
@@ -172,7 +173,7 @@ def test_in_a_batch_only_the_culprit_fails(tmp_path, parameters, white_square, w
     assert sorted(failures) == ["1", "2"]
     assert failures["1"] == "truncated image" and "5x5" in failures["2"]
     assert max(parameters.network.batch_sizes) == 4
-    expected = track_sequence(parameters, sequences[3])
+    expected = track_sequence(SRFTTracker(parameters), sequences[3])
     np.testing.assert_allclose(
         read_predictions(tmp_path, ["3"])["3"].boxes, expected.boxes, atol=1e-4
     )
@@ -185,7 +186,7 @@ def test_a_diverged_network_is_named(parameters, white_square):
         "offset_map": torch.zeros(1, 2, 8, 8),
     }
     with pytest.raises(UserError, match="network.safetensors: the network answers with NaN"):
-        track_sequence(parameters, white_square())
+        track_sequence(SRFTTracker(parameters), white_square())
 
 
 def test_the_command_tracks_scores_and_fails_honestly(
@@ -200,7 +201,7 @@ def test_the_command_tracks_scores_and_fails_honestly(
     assert (tmp_path / "srft" / "any" / "depthtrack" / "fast.txt").exists()
     sequences[0].frames.images[4] = UserError("truncated image")
     assert run_tracker.main([*command, "--runid", "3"]) == 1
-    assert "FAILED slow: truncated image" in capsys.readouterr().out
+    assert "FAILED slow: truncated image" in capsys.readouterr().err
     assert (tmp_path / "srft" / "any_003" / "depthtrack" / "fast.txt").exists()
     assert run_tracker.main([*command, "--sequence", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pytracking_ext.analysis.conventions import CONVENTIONS, Convention, convention
+from pytracking_ext.analysis.conventions import CONVENTIONS, Convention, convention, parse_choice
 from pytracking_ext.analysis.published import METRICS as PUBLISHED
 from pytracking_ext.analysis.published import published_rows
 from pytracking_ext.analysis.scoring import (
@@ -216,6 +216,13 @@ def test_conventions_are_checked():
     assert convention("lasher", absent="skip").absent == "skip"
     with pytest.raises(UserError, match="no convention is called 'abscent'"):
         convention("lasher", abscent="skip")
+    assert parse_choice("absent", "skip") == "skip" and parse_choice("in_image", "true") is True
+    assert parse_choice("pixels", "5") == 5 and parse_choice("normalised", "none") is None
+    for name, text in (("absent", "no"), ("in_image", "1"), ("pixels", "few"), ("pixel", "5")):
+        with pytest.raises(UserError, match=f"{name}"):
+            parse_choice(name, text)
+    with pytest.raises(UserError, match="no metric 'mAP'"):
+        score_benchmark({"a": TRUTH}, {"a": Prediction(BOXES)}, Convention(metrics=("mAP",)))
     for how in CONVENTIONS.values():
         assert set(how.metrics) <= {*METRICS, "Pr", "Re", "F"}
 
@@ -236,10 +243,8 @@ def random_scores(seed, count, shift=0.0, how=None, length=30):
 
 @pytest.mark.parametrize("benchmark", ["generic", "depthtrack", "gtot"])
 def test_drawing_every_sequence_once_gives_the_total(benchmark):
-    from pytracking_ext.analysis import significance
-
     score = random_scores(0, 6, how=convention(benchmark))
-    samples = significance._resample(score, np.ones((1, 6), int))
+    samples = score.resampled(np.ones((1, 6), int))
     assert {key: value[0] for key, value in samples.items()} == pytest.approx(score.total)
 
 
@@ -250,6 +255,16 @@ def test_intervals_shrink_and_contain_the_total():
         assert low < score.total["IoU"] < high
     widths = [intervals(score)["IoU"] for score in (few, many)]
     assert widths[1].high - widths[1].low < widths[0].high - widths[0].low
+
+
+@pytest.mark.parametrize("benchmark", ["generic", "depthtrack"])
+def test_attributes_are_scored_like_benchmarks_of_their_own(benchmark):
+    score = random_scores(0, 6, how=convention(benchmark))
+    metric = next(iter(score.total))
+    assert score.by_attribute(metric)["fast"] == (pytest.approx(score.total[metric]), 6)
+    value, count = score.by_attribute("SR")["dark"]
+    assert count == 3
+    assert value == pytest.approx(np.mean([score.sequences[name]["SR"] for name in "024"]))
 
 
 def test_real_differences_are_told_from_chance():

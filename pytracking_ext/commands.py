@@ -1,0 +1,133 @@
+"""Sub-commands of `srft` about tracking: track, score, report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_commands(subparsers) -> None:
+    """Mounts the sub-commands on the `srft` parser."""
+    from pytracking_ext.run_video import add_options
+
+    track = subparsers.add_parser(
+        "track", help="track a target through a video", description=_track.__doc__
+    )
+    track.add_argument("--rgb", required=True, help="video, image folder or camera number")
+    track.add_argument("--init", required=True, metavar="x,y,w,h", help="target in frame 0")
+    track.add_argument("--param", default="default_rgb", help="parameter set or trained config")
+    add_options(track)
+    track.set_defaults(run=_track)
+
+    score = subparsers.add_parser(
+        "score", help="score result files on a benchmark", description=_score.__doc__
+    )
+    _add_benchmark(score)
+    score.add_argument("--format", choices=("text", "markdown", "latex", "json"), default="text")
+    score.add_argument("--bootstrap", action="store_true", help="95 %% intervals, real differences")
+    score.add_argument("--sequences", action="store_true", help="also one row per sequence")
+    score.add_argument("--attributes", action="store_true", help="also one row per attribute")
+    score.set_defaults(run=_score)
+
+
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("benchmark", help="for example depthtrack, lasher, visevent")
+    parser.add_argument("root", type=Path, help="folder of the data set")
+    parser.add_argument(
+        "results", nargs="+", metavar="RESULTS", help="folder of result files, or label=folder"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="choice=value",
+        help="scoring rules other than the benchmark's own, such as absent=skip",
+    )
+    parser.add_argument(
+        "--base", type=int, choices=(0, 1), default=0, help="pixel that results count from"
+    )
+
+
+def _track(arguments: argparse.Namespace) -> int:
+    """Track a target through videos, image folders or cameras."""
+    from pytracking_ext.run_video import parse_box, track_video
+
+    return track_video(arguments.param, arguments.rgb, parse_box(arguments.init), arguments)
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    """Score trackers by the rules of a benchmark, the paper's rows beside them."""
+    from pytracking_ext.analysis.tables import render_all
+    from pytracking_ext.evaluation.scores import attribute_table, sequence_table, total_table
+
+    scores, failures = _scores(arguments)
+    tables = [total_table(arguments.benchmark, scores, bootstrap=arguments.bootstrap)]
+    if arguments.sequences:
+        tables.append(sequence_table(scores))
+    if arguments.attributes:
+        tables += [attribute_table(scores, metric) for metric in next(iter(scores.values())).total]
+    print(render_all([table for table in tables if table], arguments.format))
+    _print_failures(failures)
+    return 1 if failures or any(score.missing for score in scores.values()) else 0
+
+
+def _print_failures(failures: dict[str, str]) -> None:
+    for name, message in failures.items():
+        print(f"FAILED {name}: {message}", file=sys.stderr)
+
+
+def _scores(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
+    """Score per label, and the sequences of the benchmark that cannot be opened."""
+    from pytracking_ext.analysis.conventions import convention
+    from pytracking_ext.evaluation.datasets import open_test_set, read_sequences
+    from pytracking_ext.evaluation.scores import score_folder
+
+    how = convention(arguments.benchmark, **parse_choices(arguments.set))
+    sequences, failures = read_sequences(open_test_set(arguments.benchmark, arguments.root))
+    scores = {
+        label: score_folder(sequences, folder, how, arguments.base)
+        for label, folder in labelled(arguments.results, arguments.benchmark).items()
+    }
+    return scores, failures
+
+
+def labelled(results: list[str], benchmark: str) -> dict[str, Path]:
+    """Folders by label: ``label=folder``, else the folder's name, or its parent's where our own
+    layout ``<param>/<benchmark>`` has it there.
+
+    Raises:
+        UserError: two folders with one label.
+    """
+    from srft_plugin.errors import UserError
+
+    folders: dict[str, Path] = {}
+    for text in results:
+        label, separator, folder = text.partition("=")
+        path = Path(folder if separator else text)
+        if not separator:
+            name = path.resolve().name
+            label = path.resolve().parent.name if name == benchmark else name
+        if label in folders:
+            raise UserError(f"two results are called {label!r}; give them names: name=folder")
+        folders[label] = path
+    return folders
+
+
+def parse_choices(texts: list[str]) -> dict[str, Any]:
+    """``choice=value`` words as the fields of a convention.
+
+    Raises:
+        UserError: a word without ``=``, or a value that the choice cannot have.
+    """
+    from pytracking_ext.analysis.conventions import parse_choice
+    from srft_plugin.errors import UserError
+
+    choices = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise UserError(f"no choice {text!r}; expected choice=value, such as absent=skip")
+        choices[name] = parse_choice(name, value)
+    return choices

@@ -1,0 +1,173 @@
+"""Tracks a target through a video: `python -m pytracking_ext.run_video srft <param> <video>`.
+
+pytracking's command, and what `srft track` does: two videos, image folders or cameras (RGB and
+auxiliary), boxes and confidences to a file, an annotated video.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from pytracking_ext.evaluation.results import TrackResult, write_result
+from pytracking_ext.evaluation.streams import Stream, open_stream
+from pytracking_ext.parameter.srft import default_device, load
+from pytracking_ext.tracker.srft import SRFTTracker
+from srft_plugin.errors import UserError, report_errors
+
+BOX_COLOUR = (64, 220, 64)
+TEXT_COLOUR = (255, 255, 255)
+
+
+def follow(
+    tracker: SRFTTracker,
+    rgb: Stream,
+    box: Sequence[float],
+    aux: Stream | None = None,
+    save: Path | None = None,
+    progress: bool = True,
+) -> TrackResult:
+    """Tracks ``box`` (xywh in the first frame) to the end of the RGB stream.
+
+    Where the auxiliary stream ends early, tracking goes on by RGB and the frames are counted.
+    Ctrl-C ends the tracking, not the program: what was tracked is kept.
+
+    Args:
+        tracker: of any parameter set.
+        rgb: the images.
+        box: the target in the first of them.
+        aux: the auxiliary images, frame by frame.
+        save: annotated video to write.
+        progress: show a bar.
+
+    Raises:
+        UserError: no frames, a bad box, or a video that cannot be written.
+    """
+    boxes, confidences, writer = [], [], None
+    pairs = zip(rgb, chain(aux or (), iter(lambda: None, 0)), strict=False)
+    try:
+        for image, other in tqdm(pairs, total=rgb.length, unit="frame", disable=not progress):
+            info = {"aux": other}
+            if boxes:
+                answer = tracker.track(image, info)
+            else:
+                answer = tracker.initialize(image, info | {"init_bbox": tuple(box)})
+                writer = _open_writer(save, rgb.fps, image) if save else None
+            boxes.append(answer["target_bbox"])
+            confidences.append(answer["object_presence_score"])
+            if writer is not None:
+                frame = annotated(image, boxes[-1], confidences[-1], len(boxes) - 1)
+                writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    except KeyboardInterrupt:
+        print(f"stopped after {len(boxes)} frames", file=sys.stderr)
+    finally:
+        if writer is not None:
+            writer.release()
+    if not boxes:
+        raise UserError(f"{rgb.name}: no frame could be read")
+    return TrackResult(
+        np.array(boxes), np.array(confidences), np.zeros(len(boxes)), tracker.aux_missing
+    )
+
+
+def annotated(
+    image: np.ndarray, box: Sequence[float], confidence: float, number: int
+) -> np.ndarray:
+    """A copy of an RGB image with the box, its confidence and the frame's number."""
+    frame = image.copy()
+    x, y, w, h = (round(value) for value in box)
+    thickness = max(1, round(min(image.shape[:2]) / 240))
+    cv2.rectangle(frame, (x, y), (x + w, y + h), BOX_COLOUR, thickness)
+    text = f"{number}  {confidence:.2f}"
+    corner = (4, 8 + 12 * thickness)
+    for colour, width in (((0, 0, 0), thickness + 2), (TEXT_COLOUR, thickness)):
+        cv2.putText(frame, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * thickness, colour, width)
+    return frame
+
+
+def _open_writer(path: Path, fps: float, image: np.ndarray) -> cv2.VideoWriter:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = image.shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))
+    if not writer.isOpened():
+        raise UserError(f"{path}: OpenCV cannot write this video; use a name that ends in .mp4")
+    return writer
+
+
+def parse_box(text: str) -> tuple[float, ...]:
+    """``"x,y,w,h"``.
+
+    Raises:
+        UserError: not four numbers.
+    """
+    try:
+        box = tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        box = ()
+    if len(box) != 4:
+        raise UserError(f"no box {text!r}; expected x,y,w,h in pixels, such as 120,80,40,60")
+    return box
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options that `run_video` and `srft track` share."""
+    parser.add_argument("--aux", help="auxiliary video, image folder or camera number")
+    parser.add_argument("--save", type=Path, help="annotated video to write, such as out.mp4")
+    parser.add_argument("--boxes", type=Path, help="text file for boxes; confidences go beside it")
+    parser.add_argument("--checkpoint", type=Path, help="weights other than the parameter set's")
+    parser.add_argument("--device", help="torch device; a GPU where there is one")
+
+
+def track_video(
+    param: str, source: str, box: Sequence[float], arguments: argparse.Namespace
+) -> int:
+    """Tracks by the command line's options and says where the results are."""
+    device = arguments.device or default_device()
+    tracker = SRFTTracker(load(param, arguments.checkpoint, device))
+    aux = open_stream(arguments.aux, raw=True) if arguments.aux else None
+    result = follow(tracker, open_stream(source), box, aux, arguments.save)
+    print(
+        f"{len(result.boxes)} frames, mean confidence {result.confidences[1:].mean():.2f}"
+        if len(result.boxes) > 1
+        else "1 frame"
+    )
+    if result.aux_missing:
+        print(f"{result.aux_missing} frames had no auxiliary image and were tracked by RGB alone")
+    if arguments.boxes:
+        arguments.boxes.parent.mkdir(parents=True, exist_ok=True)
+        write_result(arguments.boxes.parent, arguments.boxes.stem, result)
+        print(f"boxes: {arguments.boxes.with_suffix('.txt')}")
+    if arguments.save:
+        print(f"video: {arguments.save}")
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The command of pytracking."""
+    if arguments.optional_box is None:
+        raise UserError("no window to draw the target in; give it by --optional_box x y w h")
+    return track_video(
+        arguments.tracker_param, arguments.videofile, arguments.optional_box, arguments
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m pytracking_ext.run_video srft <param> <videofile> --optional_box x y w h`."""
+    parser = argparse.ArgumentParser(description="Track a target through a video.")
+    parser.add_argument("tracker_name", choices=("srft",))
+    parser.add_argument("tracker_param", help="parameter set: default_rgb, or a trained config")
+    parser.add_argument("videofile", help="video, image folder or camera number")
+    parser.add_argument("--optional_box", type=float, nargs=4, metavar=("x", "y", "w", "h"))
+    add_options(parser)
+    return report_errors(run, parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""`srft score` and `srft track` as a user calls them, on files."""
+
+import argparse
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from pytracking_ext import run_video
+from pytracking_ext.commands import add_commands
+from pytracking_ext.evaluation.streams import open_stream
+from pytracking_ext.tracker.srft import SRFTTracker
+from srft_plugin.errors import UserError, report_errors
+
+
+def srft(*words):
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(required=True))
+    arguments = parser.parse_args([str(word) for word in words])
+    return report_errors(arguments.run, arguments)
+
+
+@pytest.fixture
+def depthtrack(tmp_path, white_square):
+    """A data set of two sequences in DepthTrack's layout."""
+    root = tmp_path / "DepthTrack" / "test"
+    for name, speed in (("bag", 1), ("cup", 4)):
+        sequence = white_square(name, speed=speed)
+        for kind in ("color", "depth"):
+            (root / name / kind).mkdir(parents=True)
+        for index in range(len(sequence)):
+            image = sequence.frames.rgb(index)
+            cv2.imwrite(str(root / name / "color" / f"{index + 1:08d}.jpg"), image)
+            depth = np.where(image[..., 0] > 0, 800, 3000).astype(np.uint16)
+            cv2.imwrite(str(root / name / "depth" / f"{index + 1:08d}.png"), depth)
+        np.savetxt(root / name / "groundtruth.txt", sequence.boxes, delimiter=",", fmt="%.1f")
+    return root.parent
+
+
+@pytest.fixture
+def results(depthtrack, tmp_path):
+    """A folder of results: the truth, moved by a pixel."""
+    folder = tmp_path / "mine" / "depthtrack"
+    folder.mkdir(parents=True)
+    for name in ("bag", "cup"):
+        boxes = np.loadtxt(depthtrack / "test" / name / "groundtruth.txt", delimiter=",")
+        np.savetxt(folder / f"{name}.txt", boxes + [1, 0, 0, 0], delimiter=",")
+        np.savetxt(folder / f"{name}_confidence.txt", np.linspace(1, 0.5, len(boxes)))
+    return folder
+
+
+def test_score_prints_tables(depthtrack, results, capsys):
+    assert srft("score", "depthtrack", depthtrack, results, f"again={results}") == 0
+    output = capsys.readouterr().out
+    assert "mine" in output and "again" in output and "SRFT (OSTrack-B256)" in output
+    assert srft("score", "depthtrack", depthtrack, results, "--format", "json", "--sequences",
+                "--set", "metrics=IoU,SR", "first_frame=truth") == 0  # fmt: skip
+    total, rows = json.loads(capsys.readouterr().out)
+    # 19 of 21 columns of pixels agree; the first of 12 frames is the given box
+    expected = 100 * (1 + 11 * 19 / 21) / 12
+    assert total["rows"][0]["IoU"] == pytest.approx(expected)
+    assert [row["sequence"] for row in rows["rows"]] == ["bag", "cup"]
+
+
+def test_score_says_what_is_missing(depthtrack, results, capsys):
+    (results / "cup.txt").unlink()
+    assert srft("score", "depthtrack", depthtrack, results, "--bootstrap") == 1
+    assert "1 of 2 sequences have no result and are left out: cup" in capsys.readouterr().out
+    (depthtrack / "test" / "bag" / "groundtruth.txt").write_text("1,2,3,4\n")
+    assert srft("score", "depthtrack", depthtrack, results) == 2
+    (results / "cup.txt").write_bytes((results / "bag.txt").read_bytes())
+    assert srft("score", "depthtrack", depthtrack, results) == 1
+    assert "FAILED bag:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--set", "absent=no"], "expected one of skip, miss, hit"),
+        (["--set", "absent"], "expected choice=value"),
+        (["--set", "colour=red"], "no convention is called 'colour'"),
+        (["{results}"], "two results are called 'mine'"),
+        (["gone"], "gone is not a folder of results"),
+    ],
+)
+def test_score_refuses_nonsense(depthtrack, results, capsys, words, message):
+    words = [word.format(results=results) for word in words]
+    extra = [] if words[0] == "--set" else words
+    options = words if words[0] == "--set" else []
+    assert srft("score", "depthtrack", depthtrack, results, *extra, *options) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def white_tracker(monkeypatch, parameters):
+    monkeypatch.setattr(run_video, "load", lambda *_: parameters)
+    return parameters
+
+
+def test_track_a_folder_of_images(depthtrack, white_tracker, tmp_path, capsys):
+    bag = depthtrack / "test" / "cup"
+    out = tmp_path / "out"
+    assert srft("track", "--rgb", bag / "color", "--init", "20,30,20,16",
+                "--save", out / "cup.mp4", "--boxes", out / "cup.txt") == 0  # fmt: skip
+    assert "12 frames" in capsys.readouterr().out
+    boxes = np.loadtxt(out / "cup.txt", delimiter=",")
+    truth = np.loadtxt(bag / "groundtruth.txt", delimiter=",")
+    assert np.abs(boxes - truth).max() < 2.5  # JPEG blurs the edge
+    video = list(open_stream(str(out / "cup.mp4")))
+    assert len(video) == 12 and video[0].shape == (120, 160, 3)
+    # the annotation is in the picture: something green beside black and white
+    greenness = video[5].astype(int)[..., 1] - video[5].astype(int)[..., 0]
+    assert greenness.max() > 60
+
+
+def test_track_two_streams(depthtrack, white_tracker, white_finder, tmp_path, capsys):
+    white_tracker.network = white_finder(in_channels=6)
+    bag = depthtrack / "test" / "bag"
+    (bag / "depth" / "00000012.png").unlink()
+    assert run_video.main(["srft", "any", str(bag / "color"), "--optional_box", "20", "30", "20",
+                           "16", "--aux", str(bag / "depth")]) == 0  # fmt: skip
+    assert "1 frames had no auxiliary image" in capsys.readouterr().out
+
+
+def test_ctrl_c_keeps_what_was_tracked(parameters, white_square, tmp_path):
+    sequence = white_square()
+
+    def interrupted():
+        yield from (sequence.frames.rgb(i) for i in range(5))
+        raise KeyboardInterrupt
+
+    stream = run_video.Stream("camera", interrupted())
+    save = tmp_path / "video.mp4"
+    result = run_video.follow(
+        SRFTTracker(parameters), stream, sequence.boxes[0], save=save, progress=False
+    )
+    assert len(result.boxes) == 5
+    assert len(list(open_stream(str(save)))) == 5
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--rgb", "gone.mp4", "--init", "1,2,3,4"], "gone.mp4: no such video"),
+        (["--rgb", "{folder}", "--init", "1,2,3"], "expected x,y,w,h"),
+        (["--rgb", "{folder}", "--init", "900,2,3,4"], "initial box"),
+        (["--rgb", "{empty}", "--init", "1,2,3,4"], "no images in this folder"),
+        (["--rgb", "{file}", "--init", "1,2,3,4"], "cannot open this video"),
+    ],
+)
+def test_track_refuses_nonsense(depthtrack, white_tracker, tmp_path, capfd, words, message):
+    places = {
+        "folder": depthtrack / "test" / "bag" / "color",
+        "empty": tmp_path / "nothing",
+        "file": tmp_path / "text.mp4",
+    }
+    places["empty"].mkdir()
+    places["file"].write_text("no video")
+    assert srft("track", *(word.format(**places) for word in words)) == 2
+    assert message in capfd.readouterr().err
+    with pytest.raises(UserError, match="optional_box"):
+        run_video.run(argparse.Namespace(optional_box=None))
