@@ -33,6 +33,7 @@ setup(
     packages=find_packages(include=[name + pattern for name in PACKAGES for pattern in ("", ".*")]),
     package_data={
         "ltr_ext": ["models/weights/*.safetensors", "models/weights/*.md"],
+        "pytracking_ext": ["report/*.css", "report/*.js"],
         "vot_integration": ["stacks/*.yaml"],
     },
     install_requires=INSTALL,

@@ -31,6 +31,13 @@ def add_commands(subparsers) -> None:
     score.add_argument("--attributes", action="store_true", help="also one row per attribute")
     score.set_defaults(run=_score)
 
+    report = subparsers.add_parser(
+        "report", help="compare trackers in one HTML page", description=_report.__doc__
+    )
+    _add_benchmark(report)
+    report.add_argument("--out", type=Path, required=True, help="folder for report.html")
+    report.set_defaults(run=_report)
+
 
 def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("benchmark", help="for example depthtrack, lasher, visevent")
@@ -62,7 +69,7 @@ def _score(arguments: argparse.Namespace) -> int:
     from pytracking_ext.analysis.tables import render_all
     from pytracking_ext.evaluation.scores import attribute_table, sequence_table, total_table
 
-    scores, failures = _scores(arguments)
+    _, _, scores, failures = _read(arguments)
     tables = [total_table(arguments.benchmark, scores, bootstrap=arguments.bootstrap)]
     if arguments.sequences:
         tables.append(sequence_table(scores))
@@ -70,6 +77,22 @@ def _score(arguments: argparse.Namespace) -> int:
         tables += [attribute_table(scores, metric) for metric in next(iter(scores.values())).total]
     print(render_all([table for table in tables if table], arguments.format))
     _print_failures(failures)
+    return _status(scores, failures)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    """Compare trackers on a benchmark in one HTML page, with figures for papers beside it."""
+    from pytracking_ext.report import write_report
+
+    sequences, predictions, scores, failures = _read(arguments)
+    page = write_report(arguments.out, arguments.benchmark, sequences, scores, predictions)
+    print(f"report: {page}")
+    _print_failures(failures)
+    return _status(scores, failures)
+
+
+def _status(scores: dict[str, Any], failures: dict[str, str]) -> int:
+    """1 where something that the benchmark has is left out."""
     return 1 if failures or any(score.missing for score in scores.values()) else 0
 
 
@@ -78,19 +101,23 @@ def _print_failures(failures: dict[str, str]) -> None:
         print(f"FAILED {name}: {message}", file=sys.stderr)
 
 
-def _scores(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
-    """Score per label, and the sequences of the benchmark that cannot be opened."""
+def _read(arguments: argparse.Namespace) -> tuple[list, dict[str, Any], dict[str, Any], dict]:
+    """Sequences of the benchmark, predictions and score per label, and what cannot be opened."""
     from pytracking_ext.analysis.conventions import convention
+    from pytracking_ext.analysis.scoring import score_benchmark
     from pytracking_ext.evaluation.datasets import open_test_set, read_sequences
-    from pytracking_ext.evaluation.scores import score_folder
+    from pytracking_ext.evaluation.loading import read_predictions
+    from pytracking_ext.evaluation.scores import ground_truths
 
     how = convention(arguments.benchmark, **parse_choices(arguments.set))
     sequences, failures = read_sequences(open_test_set(arguments.benchmark, arguments.root))
-    scores = {
-        label: score_folder(sequences, folder, how, arguments.base)
+    truths = ground_truths(sequences, how)
+    predictions = {
+        label: read_predictions(folder, truths, arguments.base)
         for label, folder in labelled(arguments.results, arguments.benchmark).items()
     }
-    return scores, failures
+    scores = {label: score_benchmark(truths, found, how) for label, found in predictions.items()}
+    return sequences, predictions, scores, failures
 
 
 def labelled(results: list[str], benchmark: str) -> dict[str, Path]:

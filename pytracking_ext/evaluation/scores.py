@@ -27,18 +27,16 @@ def ground_truths(sequences: Iterable[Sequence], how: Convention) -> dict[str, S
         truths[sequence.name] = SequenceTruth(
             sequence.boxes,
             size,
-            sequence.extra.get("aux_boxes"),
+            sequence.extra.get("infrared"),
             tuple(sequence.extra.get("attributes", ())),
         )
     return truths
 
 
-def score_folder(
-    sequences: Iterable[Sequence], folder: Path, how: Convention, base: int = 0
-) -> Score:
+def score_folder(sequences: Iterable[Sequence], folder: Path, how: Convention) -> Score:
     """Scores the results in ``folder``; sequences without one are listed in ``Score.missing``."""
     truths = ground_truths(sequences, how)
-    return score_benchmark(truths, read_predictions(folder, truths, base), how)
+    return score_benchmark(truths, read_predictions(folder, truths), how)
 
 
 def total_table(

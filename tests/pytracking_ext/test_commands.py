@@ -161,3 +161,13 @@ def test_track_refuses_nonsense(depthtrack, white_tracker, tmp_path, capfd, word
     assert message in capfd.readouterr().err
     with pytest.raises(UserError, match="optional_box"):
         run_video.run(argparse.Namespace(optional_box=None))
+
+
+def test_report_writes_a_page(depthtrack, results, tmp_path, capsys):
+    out = tmp_path / "report"
+    assert srft("report", "depthtrack", depthtrack, results, "--out", out) == 0
+    assert f"report: {out / 'report.html'}" in capsys.readouterr().out
+    assert "trackers differ most" not in (out / "report.html").read_text()
+    (results / "cup.txt").unlink()
+    assert srft("report", "depthtrack", depthtrack, results, "--out", out) == 1
+    assert "left out: cup" in (out / "report.html").read_text()
