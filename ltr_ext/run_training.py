@@ -28,6 +28,7 @@ from ltr_ext.models.checkpoint import load_network, save_network
 from ltr_ext.models.registry import build_network
 from ltr_ext.models.two_branch import two_branch_from
 from ltr_ext.recipe import Recipe, load_recipe, unknown
+from ltr_ext.trainers.checkpoints import atomic_write
 from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import report_errors
 from srft_plugin.prior import Prior, estimate_prior
@@ -70,7 +71,8 @@ def train(recipe: Recipe, folder: Path, device: str | torch.device = "cpu") -> P
     trainer = Trainer(network, recipe, regularizer, batches, folder, device)
     trainer.train()
     file = folder / "network.safetensors"
-    save_network(network.cpu(), file, steps=recipe.total_steps, regularizer=recipe.regularizer)
+    described = {"steps": recipe.total_steps, "regularizer": recipe.regularizer}
+    atomic_write(file, lambda partial: save_network(network.cpu(), partial, **described))
     return file
 
 
@@ -128,7 +130,7 @@ def _prior(recipe: Recipe, base: nn.Module, folder: Path, device: torch.device) 
     )
     prior = estimate_prior(base.to(device).eval(), sample_loss, batches, top_k=recipe.top_k)
     base.cpu()
-    prior.save(file)
+    atomic_write(file, prior.save)
     return prior
 
 

@@ -24,12 +24,12 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line, for `--help`, completion and the tests."""
+    import ltr_ext.commands
     import ltr_ext.dataset.commands
     import pytracking_ext.commands
-    import vot_integration.commands
-
-    import ltr_ext.commands
     import srft_plugin.cli.demo
+    import srft_plugin.cli.host
+    import vot_integration.commands
 
     parser = _Parser(
         prog="srft",
@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for module in (
         srft_plugin.cli.demo,
+        srft_plugin.cli.host,
         ltr_ext.commands,
         ltr_ext.dataset.commands,
         pytracking_ext.commands,

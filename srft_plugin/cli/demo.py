@@ -170,7 +170,7 @@ class Demo:
             create_workspace(
                 self.workspace,
                 self.test_set,
-                tracker_param="checkpoint",
+                tracker_param="default_rgb",
                 checkpoint=file,
                 name=name,
             )
@@ -197,7 +197,7 @@ class Demo:
                 overlaps, seconds = [], 0.0
                 for index in range(len(videos)):
                     video = videos[index]
-                    tracker = SRFTTracker(load("checkpoint", checkpoint=file, device=self.device))
+                    tracker = SRFTTracker(load("default_rgb", checkpoint=file, device=self.device))
                     result = track_sequence(tracker, video)
                     judged = video.visible.copy()
                     judged[: judged.argmax() + 1] = False  # the frame that was given

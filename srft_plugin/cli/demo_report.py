@@ -171,7 +171,6 @@ def _sensitivity_plot(demo) -> bytes:
 def _strip(demo, videos: int = 4, moments: int = 6) -> bytes:
     """Frames of some test videos with the boxes of all trackers, colour above depth."""
     from ltr_ext.dataset.registry import open_dataset
-
     from vot_integration.runner import read_boxes
 
     tests = open_dataset("depthtrack", demo.test_set, "test")

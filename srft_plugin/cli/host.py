@@ -1,0 +1,131 @@
+"""`srft link`, `srft unlink`, `srft doctor`: SRFT in a pytracking checkout, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import platform
+from pathlib import Path
+
+from srft_plugin.errors import UserError
+from srft_plugin.link import SHIMS, link, linked, unlink
+
+PACKAGES = {  # distribution: what it is needed for
+    "torch": "everything",
+    "timm": "ViT blocks",
+    "opencv-python": "images",
+    "safetensors": "weights",
+    "vot-toolkit": "srft vot, srft demo",
+    "vot-trax": "srft vot, srft demo",
+}
+
+
+def add_commands(subparsers) -> None:
+    """Mounts the sub-commands on the `srft` parser."""
+    for name, command, text in (
+        ("link", _link, "make SRFT known to a pytracking checkout"),
+        ("unlink", _unlink, "undo `srft link`"),
+    ):
+        parser = subparsers.add_parser(name, help=text, description=command.__doc__)
+        parser.add_argument("checkout", type=Path, help="folder of the pytracking checkout")
+        parser.set_defaults(run=command)
+    doctor = subparsers.add_parser(
+        "doctor", help="what is installed, set and linked", description=_doctor.__doc__
+    )
+    doctor.add_argument("checkout", type=Path, nargs="?", help="a pytracking checkout to look at")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.set_defaults(run=_doctor)
+
+
+def _link(arguments: argparse.Namespace) -> int:
+    """Write five untracked files into a pytracking checkout, so that its commands find SRFT."""
+    written = link(arguments.checkout.resolve())
+    for path in written:
+        print(f"written: {path}")
+    print("linked" if written else "linked already; nothing to do")
+    return 0
+
+
+def _unlink(arguments: argparse.Namespace) -> int:
+    """Remove what `srft link` wrote."""
+    for path in unlink(arguments.checkout.resolve()):
+        print(f"removed: {path}")
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    """Show versions, GPU, paths and links, and what to do about what is missing."""
+    checks = [*_packages(), *_device(), *_paths(), *_checkout(arguments.checkout)]
+    if arguments.json:
+        rows = [dict(zip(("check", "found", "remedy"), check, strict=True)) for check in checks]
+        print(json.dumps(rows, indent=2))
+    else:
+        width = max(len(name) for name, _, _ in checks)
+        for name, found, remedy in checks:
+            print(f"{name:<{width}}  {found}" + (f"  -> {remedy}" if remedy else ""))
+    return 0
+
+
+Check = tuple[str, str, str]  # what was looked at, what was found, what to do about it ("": fine)
+
+
+def _packages() -> list[Check]:
+    checks = [("python", platform.python_version(), "")]
+    for name, purpose in ("srft", "this project"), *PACKAGES.items():
+        try:
+            checks.append((name, importlib.metadata.version(name), ""))
+        except importlib.metadata.PackageNotFoundError:
+            extra = ' with pip install -e ".[vot]"' if name.startswith("vot") else ""
+            checks.append((name, "missing", f"install it{extra}; needed for {purpose}"))
+    return checks
+
+
+def _device() -> list[Check]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return [("GPU", f"none ({torch.get_num_threads()} CPU threads)", "")]
+    count = torch.cuda.device_count()
+    bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: use precision=fp32"
+    return [("GPU", f"{count} x {torch.cuda.get_device_name(0)}, {bf16}", "")]
+
+
+def _paths() -> list[Check]:
+    from ltr_ext.admin.environment import KEYS, environment, settings_file
+
+    settings = environment()
+    checks = [
+        ("settings file", str(settings_file()), ""),
+        ("workspace_dir", str(settings.workspace_dir), ""),
+        ("results_dir", str(settings.results_dir), ""),
+    ]
+    for key in KEYS[2:]:
+        try:
+            checks.append((key, str(settings.get(key.removesuffix("_dir"))), ""))
+        except UserError as error:
+            if "is not set" in str(error):
+                checks.append((key, "not set", f"srft env set {key} PATH, if you use it"))
+            else:
+                checks.append((key, "wrong", str(error)))
+    return checks
+
+
+def _checkout(checkout: Path | None) -> list[Check]:
+    if checkout is None:
+        return []
+    current = linked(checkout.resolve())
+    checks = [
+        (
+            f"link of {checkout}",
+            f"{len(current)} of {len(SHIMS)} files",
+            "" if len(current) == len(SHIMS) else f"srft link {checkout}",
+        )
+    ]
+    if importlib.util.find_spec("jpeg4py") is None:
+        checks.append(("jpeg4py", "missing", "pip install jpeg4py; pytracking imports it"))
+    if importlib.util.find_spec("visdom") is None:
+        remedy = 'pip install "setuptools<81" wheel && pip install --no-build-isolation visdom'
+        checks.append(("visdom", "missing", f"{remedy}; pytracking imports it"))
+    return checks

@@ -1,0 +1,170 @@
+"""Links SRFT into a pytracking checkout: five untracked files, and nothing else is touched.
+
+`run_training.py srft <config>`, `run_tracker.py srft <param>` and `run_experiment.py srft <name>`
+then find SRFT in the checkout. The files are listed in the checkout's ``.git/info/exclude``, so
+``git status`` stays clean, and pull, reset and clean leave them alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from srft_plugin.errors import UserError
+
+MARK = "# Written by `srft link`; `srft unlink` removes it."
+_EXTEND = "from {package} import __path__ as _plugin\n\n__path__.extend(_plugin)\n"
+# The shadow package: Python prefers it to the module datasets.py beside it, whose unchanged code
+# it runs in its own namespace before the benchmarks of SRFT are registered.
+_DATASETS = """\
+import sys
+from pathlib import Path
+
+_upstream = Path(__file__).parent.parent / "datasets.py"
+exec(compile(_upstream.read_text(encoding="utf-8"), str(_upstream), "exec"))
+
+from pytracking_ext.evaluation.upstream import register
+
+register(sys.modules[__name__])
+"""
+SHIMS = {
+    "pytracking/tracker/srft/__init__.py": (
+        "from pytracking_ext.tracker.srft import get_tracker_class\n\n"
+        '__all__ = ["get_tracker_class"]\n'
+    ),
+    "pytracking/parameter/srft/__init__.py": _EXTEND.format(
+        package="pytracking_ext.parameter.srft"
+    ),
+    "ltr/train_settings/srft/__init__.py": _EXTEND.format(package="ltr_ext.train_settings.srft"),
+    "pytracking/experiments/srft.py": (
+        "from pytracking_ext.evaluation.upstream import experiment as __getattr__\n"
+    ),
+    "pytracking/evaluation/datasets/__init__.py": _DATASETS,
+}
+_BEGIN, _END = "# srft link: begin\n", "# srft link: end\n"
+_CUT = "# (the line before had no end)\n"
+
+
+def link(checkout: Path) -> list[Path]:
+    """Writes the shims; doing it again changes nothing.
+
+    Returns:
+        The files that were written or brought up to date.
+
+    Raises:
+        UserError: not a pytracking checkout, or a file that is not ours is in the way.
+    """
+    _check(checkout)
+    foreign = [path for path in _present(checkout) if not _is_ours(path)]
+    if foreign:
+        raise UserError(
+            f"{foreign[0]} exists and was not written by `srft link`; move it away first. "
+            "Nothing was changed"
+        )
+    written = []
+    for name, code in SHIMS.items():
+        path, text = checkout / name, f"{MARK}\n{code}"
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        written.append(path)
+    _exclude(checkout)
+    return written
+
+
+def unlink(checkout: Path) -> list[Path]:
+    """Removes the shims and the exclude lines: the checkout is what it was before ``link``.
+
+    Returns:
+        The files that were removed.
+
+    Raises:
+        UserError: not a pytracking checkout.
+    """
+    _check(checkout)
+    removed = []
+    for path in _present(checkout):
+        if not _is_ours(path):
+            continue
+        path.unlink()
+        removed.append(path)
+        if path.name == "__init__.py":
+            shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        else:
+            for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+                compiled.unlink()
+    _restore_exclude(checkout)
+    return removed
+
+
+def linked(checkout: Path) -> list[str]:
+    """Names of the shims that are in place and current."""
+    return [
+        name
+        for name, code in SHIMS.items()
+        if (checkout / name).is_file()
+        and (checkout / name).read_text(encoding="utf-8") == f"{MARK}\n{code}"
+    ]
+
+
+def _check(checkout: Path) -> None:
+    for name in ("ltr/run_training.py", "pytracking/evaluation/datasets.py"):
+        if not (checkout / name).is_file():
+            raise UserError(
+                f"{checkout} is no pytracking checkout: no {name}; "
+                "give the folder that `git clone` made"
+            )
+
+
+def _present(checkout: Path) -> list[Path]:
+    return [checkout / name for name in SHIMS if (checkout / name).exists()]
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8").startswith(MARK)
+
+
+def _exclude_file(checkout: Path) -> Path | None:
+    """The checkout's ``info/exclude`` (also of a git worktree); None where there is no git."""
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "--git-path", "info/exclude"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return checkout / answer.stdout.strip()
+
+
+def _exclude(checkout: Path) -> None:
+    file = _exclude_file(checkout)
+    if file is None:
+        return
+    before = file.read_bytes().decode() if file.exists() else ""
+    if _BEGIN in before:
+        return
+    folders = [str(Path(name).parent) + "/" for name in SHIMS if name.endswith("__init__.py")]
+    files = [name for name in SHIMS if not name.endswith("__init__.py")]
+    lines = "".join(f"/{name}\n" for name in folders + files)
+    cut = before and not before.endswith("\n")  # the last line has no end: remember that
+    begin = f"\n{_BEGIN}{_CUT}" if cut else _BEGIN
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(f"{before}{begin}{lines}{_END}".encode())
+
+
+def _restore_exclude(checkout: Path) -> None:
+    file = _exclude_file(checkout)
+    if file is None or not file.exists():
+        return
+    text = file.read_bytes().decode()
+    begin, end = text.find(_BEGIN), text.find(_END)
+    if begin < 0 or end < 0:
+        return
+    before, block, after = text[:begin], text[begin:end], text[end + len(_END) :]
+    if _CUT in block:
+        before = before[:-1]
+    file.write_bytes((before + after).encode())
