@@ -16,8 +16,8 @@ RADIUS = 110
 def line_chart(
     series: Mapping[str, tuple[ArrayLike, ArrayLike]], x_label: str, y_label: str
 ) -> str:
-    """Lines of (x, y) by label; x from 0 to its largest value, y in [0, 1]."""
-    right = max(float(np.max(x)) for x, _ in series.values())
+    """Lines of (x, y) by label; x from 0 to its largest value or to 1, y in [0, 1]."""
+    right = max(1.0, *(float(np.max(x)) for x, _ in series.values()))
     inner_width, inner_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def place(x: float, y: float) -> tuple[float, float]:

@@ -42,7 +42,8 @@ def write_report(
         The page. It needs no other file and no network.
     """
     out.mkdir(parents=True, exist_ok=True)
-    metric = next(iter(next(iter(scores.values())).total))
+    columns = next(iter(scores.values())).total
+    metric = "F" if "F" in columns else next(iter(columns))
     sections = [
         _section("Scores", _table(total_table(benchmark, scores), len(scores))),
         _section("Curves", _charts(scores)),
@@ -129,7 +130,7 @@ def _attributes(scores: Mapping[str, Score], metric: str) -> str:
             }
         )
     return _section(
-        "Attributes", f'{legend(list(scores))}<div class="charts">{radar}{_table(table)}</div>'
+        "Attributes", f'{legend(list(scores))}<div class="charts">{radar}<div>{_table(table)}</div></div>'
     )
 
 
