@@ -12,7 +12,7 @@ from srft_plugin.errors import UserError
 
 from .representation import represent
 
-_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+_JPEG, _JPEG_END, _PNG = b"\xff\xd8", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
 
 
 def read_rgb(path: str | os.PathLike) -> np.ndarray:
@@ -69,6 +69,20 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     return data
 
 
+def ends_properly(path: str | os.PathLike) -> bool:
+    """Whether an image file is there and ends where its format says; quick, nothing is decoded."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 64, 0))
+        tail = file.read()
+    if head.startswith(_JPEG) and tail.endswith(_JPEG_END) and size > 64:
+        return True
+    if head.startswith(_PNG) and size > 64:
+        return b"IEND" in tail
+    return not _truncated(Path(path).read_bytes())
+
+
 def _decode(path: str | os.PathLike, flags: int) -> np.ndarray:
     buffer = np.frombuffer(read_bytes(path), np.uint8)
     image = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -81,7 +95,7 @@ def _truncated(data: bytes) -> bool:
     if not data:
         return True
     if data.startswith(_JPEG):
-        return data.find(b"\xff\xd9", _scan_start(data)) < 0
+        return data.find(_JPEG_END, _scan_start(data)) < 0
     if data.startswith(_PNG):
         return b"IEND" not in data[-64:]
     if data.startswith(b"BM"):

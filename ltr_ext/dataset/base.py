@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from functools import lru_cache
@@ -90,12 +91,7 @@ def read_sequence(entry: Entry) -> Sequence:
     mark_absent(entry, boxes)
     if np.isnan(boxes).all():
         raise UserError(f"{file}: no frame shows the target; the sequence cannot be used")
-    extra = {
-        key: read_boxes(folder / name) - [layout.first_pixel, layout.first_pixel, 0, 0]
-        for key, name in layout.extra_boxes
-        if (folder / name).is_file()
-    }
-    return Sequence(entry.name, frames, boxes, layout.modality, extra)
+    return Sequence(entry.name, frames, boxes, layout.modality, read_extra(entry))
 
 
 def list_frames(entry: Entry) -> FileFrames:
@@ -130,6 +126,17 @@ def read_ground_truth(entry: Entry) -> tuple[Path, np.ndarray]:
     boxes = read_boxes(file)
     boxes[:, :2] -= entry.layout.first_pixel
     return file, boxes
+
+
+def read_extra(entry: Entry) -> dict[str, np.ndarray]:
+    """The further ground truths that a sequence has, by name.
+
+    Raises:
+        UserError: one cannot be understood.
+    """
+    shift = [entry.layout.first_pixel, entry.layout.first_pixel, 0, 0]
+    files = [(key, entry.folder / name) for key, name in entry.layout.extra_boxes]
+    return {key: read_boxes(file) - shift for key, file in files if file.is_file()}
 
 
 def mark_absent(entry: Entry, boxes: np.ndarray) -> None:
@@ -183,6 +190,11 @@ class FolderDataset:
         if not 0 <= index < len(self):
             raise IndexError(f"sequence {index} of {len(self)} in {self.name}")
         return self._read(self.entries[index])
+
+    def select(self, wanted: Callable[[Entry], bool]) -> FolderDataset:
+        """The sequences for which ``wanted`` holds."""
+        kind, (name, entries, *rest) = self.__reduce__()
+        return kind(name, [entry for entry in entries if wanted(entry)], *rest)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.name, self.entries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,3 +71,46 @@ class FileFrames:
         """
         path = self.aux_path(index)
         return None if path is None else read_aux(path, self.modality)
+
+
+def image_number(name: str) -> int | None:
+    """The last number in the name of an image, None without any."""
+    digits = re.findall(r"\d+", name)
+    return int(digits[-1]) if digits else None
+
+
+def misnamed(names: Many[str]) -> list[str]:
+    """Images whose name, its digits aside, is not like that of nearly all others."""
+    shapes = [re.sub(r"\d+", "#", name) for name in names]
+    usual, count = Counter(shapes).most_common(1)[0] if shapes else ("", 0)
+    if count < 0.8 * len(names):
+        return []  # no rule that could be broken
+    return [name for name, shape in zip(names, shapes, strict=True) if shape != usual]
+
+
+def missing_numbers(names: Many[str]) -> list[int]:
+    """Numbers that a consecutive numbering leaves out."""
+    odd = set(misnamed(names))
+    numbers = [image_number(name) for name in names if name not in odd]
+    if None in numbers or len(numbers) < 2:
+        return []
+    steps = np.diff(numbers)
+    if np.mean(steps == 1) < 0.5:
+        return []  # not numbered consecutively
+    return [
+        number
+        for before, step in zip(numbers, steps, strict=False)
+        for number in range(before + 1, before + min(int(step), 100))
+    ]
+
+
+def pair_by_number(frames: FileFrames) -> list[tuple[str, str]] | None:
+    """(colour, auxiliary) names with the same number; None where numbers do not tell them apart."""
+    rgb = {image_number(name): name for name in frames.rgb_names}
+    aux = {image_number(name): name for name in frames.aux_names}
+    if None in rgb or None in aux:
+        return None
+    if len(rgb) < len(frames.rgb_names) or len(aux) < len(frames.aux_names):
+        return None
+    pairs = [(name, aux[number]) for number, name in rgb.items() if number in aux]
+    return pairs if len(pairs) >= 0.5 * min(len(rgb), len(aux)) else None

@@ -21,7 +21,8 @@ class Split:
         lists: files with the names of its sequences, relative to the root or the folder.
         others: files with the names of sequences of the other parts, which are left out when none
             of ``lists`` exists.
-        needs_list: the folders hold other parts as well, so that a list is needed.
+        needs_list: a root with more than ``count`` sequences holds other parts as well, and a list
+            is needed to tell them apart.
         count: official number of sequences, None where there is no such thing.
         layout: if it differs from that of the other parts.
     """

@@ -15,14 +15,19 @@ from srft_plugin.errors import UserError
 from .annotation import read_names
 from .base import Entry, FolderDataset
 from .files import natural_order
+from .index import index_path, read_index
 from .kinds import KINDS, Kind, Split
 
 HELD_OUT = 20  # one training sequence in so many is held out for validation
 PARTS = ("train_part", "val_part")
 
 
-def open_dataset(name: str, root: str | os.PathLike, split: str = "train") -> FolderDataset:
+def open_dataset(
+    name: str, root: str | os.PathLike, split: str = "train", use_index: bool = True
+) -> FolderDataset:
     """A data set on disk; sequences are read when they are asked for.
+
+    An index that ``srft data check --fix-index`` wrote is used if it lists the same sequences.
 
     Args:
         name: ``depthtrack``, ``lasher``, ``visevent``, ...: the keys of ``kinds.KINDS``.
@@ -30,6 +35,7 @@ def open_dataset(name: str, root: str | os.PathLike, split: str = "train") -> Fo
         split: ``train``, ``val`` or ``test``, as far as the distribution has them; ``train_part``
             and ``val_part`` divide the training set of every data set: a sequence is held out when
             the CRC-32 of its name is divisible by 20, so nobody has to ship a list.
+        use_index: False looks at the folders in any case.
 
     Raises:
         UserError: unknown name or split, no such folder, no sequences in it.
@@ -44,12 +50,15 @@ def open_dataset(name: str, root: str | os.PathLike, split: str = "train") -> Fo
         for item, folder in _sequence_folders(name, root, part)
         for variant in _variants(name, Entry(item, folder, layout), root)
     ]
+    index = index_path(root, name, "train" if split in PARTS else split)
+    dataset = read_index(index, root, name, entries) if use_index and index.is_file() else None
+    dataset = dataset or FolderDataset(name, entries)
     if split in PARTS:
         held_out = split == "val_part"
-        entries = [entry for entry in entries if is_held_out(entry.name) == held_out]
-    if not entries:
+        dataset = dataset.select(lambda entry: is_held_out(entry.name) == held_out)
+    if not len(dataset):
         raise UserError(f"{root}: no sequences; expected the part {split!r} of {name}")
-    return FolderDataset(name, entries)
+    return dataset
 
 
 def is_held_out(sequence: str) -> bool:
@@ -93,14 +102,14 @@ def _sequence_folders(name: str, root: Path, part: Split) -> list[tuple[str, Pat
     if not matches:
         raise UserError(f"{root}: found no folder {' or '.join(part.folders)}; is this {name}?")
     listed = _read_list(part.lists, (*matches, root))
-    if listed is None:
-        left_out = _read_list(part.others, (*matches, root))
-        if left_out is None and part.needs_list and matches == [root]:
-            wanted = " or ".join(part.lists + part.others)
-            raise UserError(f"{root}: its parts lie side by side; expected {wanted} to tell them")
-        found = [(path.name, path) for folder in matches for path in _subfolders(folder)]
-        return [(item, path) for item, path in found if item not in set(left_out or ())]
-    return [(item, _place(item, matches)) for item in listed]
+    if listed is not None:
+        return [(item, _place(item, matches)) for item in listed]
+    found = [(path.name, path) for folder in matches for path in _subfolders(folder)]
+    left_out = _read_list(part.others, (*matches, root))
+    if left_out is None and part.needs_list and matches == [root] and len(found) > part.count:
+        wanted = " or ".join(part.lists + part.others)
+        raise UserError(f"{root}: its parts lie side by side; expected {wanted} to tell them apart")
+    return [(item, path) for item, path in found if item not in set(left_out or ())]
 
 
 def _read_list(files: tuple[str, ...], folders: tuple[Path, ...]) -> list[str] | None:

@@ -1,0 +1,260 @@
+"""Looks through a data set on disk and names what is wrong with it, and what to do."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ltr_ext.data.io import ends_properly, read_raw
+from ltr_ext.data.representation import represent
+from srft_plugin.errors import UserError
+
+from .base import Entry, list_frames, mark_absent, presence_labels, read_ground_truth
+from .files import FileFrames, misnamed, missing_numbers, pair_by_number
+from .registry import find_kind, open_dataset
+
+EXTRACT = "extract or download it again"
+LEAVE_OUT = "extract it again, or leave them out with --fix-index"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong: where, what, and what to do."""
+
+    sequence: str
+    problem: str
+    remedy: str
+
+
+@dataclass
+class Report:
+    """What was found in one part of a data set.
+
+    Attributes:
+        name, split: which one.
+        official: number of sequences that the distribution has, None where there is no such thing.
+        entries: the sequences that are there.
+        frames: number of their colour images.
+        bad_files: images that cannot be read.
+        findings: what is wrong.
+    """
+
+    name: str
+    split: str
+    official: int | None
+    entries: Many[Entry]
+    frames: int = 0
+    bad_files: set[Path] = field(default_factory=set)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def check_dataset(
+    name: str, root: str | os.PathLike, splits: Many[str] | None = None, samples: int = 3
+) -> list[Report]:
+    """Checks the given parts of a data set, by default all that are there.
+
+    Args:
+        name: key of ``kinds.KINDS``.
+        root: folder of the data set.
+        splits: parts; one that is not there is an error.
+        samples: frames per sequence that are decoded, evenly spread; -1 for all.
+
+    Raises:
+        UserError: unknown name, no such folder, none of the parts is there.
+    """
+    reports, missing = [], []
+    for split in splits or find_kind(name).splits:
+        try:
+            entries = open_dataset(name, root, split, use_index=False).entries
+        except UserError as error:
+            if splits:
+                raise
+            missing.append(str(error))
+            continue
+        part = find_kind(name).splits.get(split)
+        report = Report(name, split, part.count if part else None, entries)
+        for entry in tqdm(entries, desc=f"{name} {split}", disable=None):
+            _check_sequence(entry, samples, report)
+        reports.append(report)
+    if not reports:
+        raise UserError("\n".join(missing))
+    return reports
+
+
+def _check_sequence(entry: Entry, samples: int, report: Report) -> None:
+    def found(problem: str, remedy: str) -> None:
+        report.findings.append(Finding(entry.name, problem, remedy))
+
+    try:
+        frames = list_frames(entry)
+    except UserError as error:
+        found(_first_part(error), EXTRACT)
+        frames = None
+    boxes = None
+    try:
+        file, boxes = read_ground_truth(entry)
+    except UserError as error:
+        if entry.folder.is_dir():
+            found(_first_part(error), "correct the file or download it again")
+    if frames:
+        report.frames += len(frames)
+        for problem, remedy in _pairing(entry, frames):
+            found(problem, remedy)
+        bad, problems = _image_problems(frames, samples)
+        report.bad_files |= bad
+        for problem, remedy in problems:
+            found(problem, remedy)
+    if boxes is not None:
+        size = _image_size(frames, report.bad_files) if frames else None
+        for problem, remedy in _box_problems(entry, file, boxes, frames, size):
+            found(problem, remedy)
+
+
+def _first_part(error: UserError) -> str:
+    return str(error).split(";")[0]
+
+
+def _pairing(entry: Entry, frames: FileFrames) -> Iterator[tuple[str, str]]:
+    """Frames whose names do not belong or that lack a partner."""
+    folders = [(frames.rgb_folder, frames.rgb_names)]
+    if frames.aux_folder:
+        folders.append((frames.aux_folder, frames.aux_names))
+    for folder, names in folders:
+        odd = misnamed(names)
+        if odd:
+            yield f"{folder.name}/: oddly named {_some(odd)}", "rename or remove them"
+        gaps = missing_numbers(names)
+        if gaps:
+            yield f"{folder.name}/: no image numbered {_some(gaps)}", EXTRACT
+    if frames.aux_folder is None or len(frames.rgb_names) == len(frames.aux_names):
+        return
+    counts = f"{len(frames.rgb_names)} colour, {len(frames.aux_names)} {frames.modality} images"
+    partners = pair_by_number(frames)
+    if partners is None:
+        yield f"unpaired: {counts}", EXTRACT
+        return
+    paired = {name for pair in partners for name in pair}
+    alone = [
+        f"{folder.name}/{name}" for folder, names in folders for name in names if name not in paired
+    ]
+    yield f"unpaired: {counts}; without partner {_some(alone)}", LEAVE_OUT
+
+
+def _image_problems(frames: FileFrames, samples: int) -> tuple[set[Path], list[tuple[str, str]]]:
+    """Unreadable files, and what is wrong with the images of a sequence."""
+    rgb = [frames.rgb_folder / name for name in frames.rgb_names]
+    aux = [frames.aux_folder / name for name in frames.aux_names] if frames.aux_folder else []
+    bad = {path for path in rgb + aux if not ends_properly(path)}
+    problems = []
+    if bad:
+        names = [f"{path.parent.name}/{path.name}" for path in sorted(bad)]
+        problems.append((f"truncated {_some(names)}", EXTRACT))
+    sizes = Counter()
+    both = min(len(rgb), len(aux)) if aux else len(rgb)
+    count = both if samples < 0 else min(samples, both)
+    for index in np.unique(np.linspace(0, both - 1, count).astype(int)) if both else ():
+        pair = [paths[index] for paths in (rgb, aux) if paths]
+        if bad.intersection(pair):
+            continue
+        shapes = []
+        for path, modality in zip(pair, (None, frames.modality), strict=False):
+            try:
+                image = read_raw(path)
+                shapes.append(image.shape[:2])
+                if modality:
+                    represent(image, modality)
+            except UserError as error:
+                bad.add(path)
+                problems.append((_first_part(error), EXTRACT))
+        sizes.update(shapes[:1])
+        if len(set(shapes)) > 1:
+            (height, width), (h, w) = shapes
+            text = f"frame {index}: colour {width}x{height}, {frames.modality} {w}x{h} pixels"
+            problems.append((text, "register the images to one size"))
+    if len(sizes) > 1:
+        found = ", ".join(f"{width}x{height}" for height, width in sizes)
+        problems.append((f"frames of several sizes: {found}", EXTRACT))
+    return bad, problems
+
+
+def _image_size(frames: FileFrames, bad: set[Path]) -> tuple[int, int] | None:
+    """(height, width) of the first colour image that can be read."""
+    for index in range(len(frames)):
+        if frames.rgb_path(index) not in bad:
+            return read_raw(frames.rgb_path(index)).shape[:2]
+    return None
+
+
+def _box_problems(
+    entry: Entry,
+    file: Path,
+    boxes: np.ndarray,
+    frames: FileFrames | None,
+    size: tuple[int, int] | None,
+) -> Iterator[tuple[str, str]]:
+    layout = entry.layout
+    if frames and len(boxes) != len(frames) and not (layout.init_only and len(boxes) == 1):
+        longer = len(boxes) > len(frames)
+        if longer or not layout.cut_tail:
+            yield (
+                f"{file.name}: {len(boxes)} rows for {len(frames)} frames",
+                "extract it again, or cut it with --fix-index",
+            )
+    if size is not None:
+        height, width = size
+        corners = boxes[:, :2] + boxes[:, 2:]
+        outside = (corners <= 0).any(1) | (boxes[:, :2] >= [width, height]).any(1)
+        if outside.any():
+            rows = _some([int(row) + 1 for row in np.flatnonzero(outside)])
+            yield f"{file.name}: box outside the image in line {rows}", "correct the file"
+    try:
+        labels = presence_labels(entry)
+        marked = boxes.copy()
+        mark_absent(entry, marked)
+    except UserError as error:
+        yield _first_part(error), "correct the file or download it again"
+        return
+    drawn = np.isfinite(boxes).all(1)
+    for path, flags, seen in labels:
+        if len(flags) > 1 and (flags[drawn] != seen).mean() > 0.5:
+            yield (
+                f"{path.name}: most frames with a box are labelled absent",
+                f"{seen} must say visible; invert the labels",
+            )
+    if np.isnan(marked).all():
+        yield f"{file.name}: no frame shows the target", "remove the sequence from the list"
+
+
+def _some(items: Many, limit: int = 3) -> str:
+    text = ", ".join(map(str, items[:limit]))
+    return text if len(items) <= limit else f"{text} and {len(items) - limit} more"
+
+
+def format_report(reports: Many[Report]) -> str:
+    """The reports as a table, one line per finding, with the counts on top of each part."""
+    lines = []
+    for report in reports:
+        count = len(report.entries)
+        if report.official is None:
+            official = ""
+        elif report.official == count:
+            official = " (all of the official distribution)"
+        else:
+            official = f" (the official distribution has {report.official})"
+        lines.append(
+            f"{report.name} {report.split}: {count} sequences{official}, {report.frames} frames, "
+            f"{len(report.findings)} problems"
+        )
+        rows = [(item.sequence, item.problem, item.remedy) for item in report.findings]
+        if rows:
+            rows.insert(0, ("sequence", "problem", "what to do"))
+            first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+            lines += [f"  {a:{first}}  {b:{second}}  {c}" for a, b, c in rows]
+    return "\n".join(lines)

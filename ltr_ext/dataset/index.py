@@ -1,0 +1,204 @@
+"""An index of a data set: what its folders hold, in one file that is read at once.
+
+``<root>/.srft/<name>_<split>.npz`` holds, for every usable sequence, its folders, frame names and
+boxes (absent rows NaN). Folders are relative to the root, so the data set may be moved.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import zipfile
+from collections.abc import Sequence as Many
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from srft_plugin.errors import UserError
+
+from .base import Entry, FolderDataset, list_frames, mark_absent, read_extra, read_ground_truth
+from .files import FileFrames, image_number, pair_by_number
+from .sequence import Sequence
+
+if TYPE_CHECKING:
+    from .check import Report
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+EXTRA = "extra_"
+
+
+def index_path(root: str | os.PathLike, name: str, split: str) -> Path:
+    """Where the index of a part of a data set lies."""
+    return Path(root).expanduser() / ".srft" / f"{name}_{split}.npz"
+
+
+class IndexedDataset(FolderDataset):
+    """A data set whose folders are not looked at: frames and boxes come from the index."""
+
+    def __init__(self, name: str, entries: Many[Entry], sequences: dict[str, Sequence]):
+        super().__init__(name, [entry for entry in entries if entry.name in sequences])
+        self._sequences = sequences
+        self._read = lambda entry: sequences[entry.name]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, self.entries, self._sequences)
+
+
+def write_index(root: str | os.PathLike, report: Report) -> tuple[Path, int]:
+    """Writes the index of a checked part; returns the file and the number of sequences in it.
+
+    Left out are frames without partner, with an unreadable image, or without a row in the ground
+    truth, and sequences that show the target in no remaining frame.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    root = Path(root).expanduser()
+    usable = (usable_sequence(entry, report.bad_files) for entry in report.entries)
+    kept = [sequence for sequence in usable if sequence is not None]
+    frames = [sequence.frames for sequence in kept]
+    table = {
+        "format": np.array(FORMAT),
+        "listed": _pack([entry.name for entry in report.entries]),
+        "names": _pack([sequence.name for sequence in kept]),
+        "lengths": np.array([len(sequence) for sequence in kept], np.int64),
+        "boxes": _stack([sequence.boxes for sequence in kept]),
+        "rgb_folders": _pack([os.path.relpath(item.rgb_folder, root) for item in frames]),
+        "aux_folders": _pack([_relative(item.aux_folder, root) for item in frames]),
+        "rgb_names": _pack(["/".join(item.rgb_names) for item in frames]),
+        "aux_names": _pack(["/".join(item.aux_names) for item in frames]),
+    }
+    for key in {key for sequence in kept for key in sequence.extra}:
+        missing = [np.full_like(sequence.boxes, np.nan) for sequence in kept]
+        rows = [s.extra.get(key, none) for s, none in zip(kept, missing, strict=True)]
+        table[EXTRA + key] = _stack(rows)
+    path = index_path(root, report.name, report.split)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with open(partial := path.with_suffix(".partial"), "wb") as file:
+            np.savez(file, **table)
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: the index cannot be written ({error.strerror})") from error
+    return path, len(kept)
+
+
+def usable_sequence(entry: Entry, bad_files: set[Path]) -> Sequence | None:
+    """The paired, readable, annotated frames of a sequence; None if they never show the target."""
+    try:
+        frames = list_frames(entry)
+        _, boxes = read_ground_truth(entry)
+        if entry.layout.init_only and len(boxes) == 1:
+            boxes = np.concatenate([boxes, np.full((len(frames) - 1, 4), np.nan)])
+        mark_absent(entry, boxes)
+        extra = read_extra(entry)
+    except UserError as error:
+        log.warning("left out of the index: %s", error)
+        return None
+    rows = rows_of(frames.rgb_names, len(boxes))
+    pairs = list(zip(frames.rgb_names, frames.aux_names or frames.rgb_names, strict=False))
+    if frames.aux_folder and len(frames.rgb_names) != len(frames.aux_names):
+        pairs = pair_by_number(frames) or []
+    kept = [
+        (rgb, aux)
+        for rgb, aux in pairs
+        if rgb in rows
+        and frames.rgb_folder / rgb not in bad_files
+        and (frames.aux_folder is None or frames.aux_folder / aux not in bad_files)
+    ]
+    chosen = [rows[rgb] for rgb, _ in kept]
+    if np.isnan(boxes[chosen]).all():
+        log.warning("left out of the index: %s shows the target in no usable frame", entry.name)
+        return None
+    names = list(zip(*kept, strict=True))
+    frames = replace(
+        frames, rgb_names=names[0], aux_names=names[1] if frames.aux_folder else frames.aux_names
+    )
+    extra = {key: rows[chosen] for key, rows in extra.items() if len(rows) == len(boxes)}
+    return Sequence(entry.name, frames, boxes[chosen], frames.modality, extra)
+
+
+def rows_of(names: Many[str], rows: int) -> dict[str, int]:
+    """Row of the ground truth for each image that has one.
+
+    Where images are missing but the numbers of the others span as many as there are rows, the
+    numbers tell; else rows and images are matched from the first on.
+    """
+    numbers = [image_number(name) for name in names]
+    if len(names) < rows and None not in numbers and numbers[-1] - numbers[0] + 1 == rows:
+        return {name: number - numbers[0] for name, number in zip(names, numbers, strict=True)}
+    return {name: row for row, name in enumerate(names[:rows])}
+
+
+def read_index(path: Path, root: Path, name: str, entries: Many[Entry]) -> FolderDataset | None:
+    """The data set of an index file, None where it does not list the sequences of ``entries``.
+
+    Raises:
+        UserError: the file is damaged or of another format.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as table:
+            columns = {key: table[key] for key in table.files}
+        if int(columns["format"]) != FORMAT:
+            raise ValueError(f"format {columns['format']}")
+        if _unpack(columns["listed"]) != [entry.name for entry in entries]:
+            log.warning(
+                "%s: the index is out of date and not used; "
+                "write it again with `srft data check %s %s --fix-index`",
+                *(path, name, root),
+            )
+            return None
+        sequences = dict(_sequences(columns, root, {entry.name: entry for entry in entries}))
+    except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: not a usable index ({error}); delete it, or write it again with "
+            f"`srft data check {name} {root} --fix-index`"
+        ) from error
+    return IndexedDataset(name, entries, sequences)
+
+
+def _sequences(columns: dict[str, np.ndarray], root: Path, entries: dict[str, Entry]):
+    ends = np.cumsum(columns["lengths"])
+    texts = [
+        _unpack(columns[key])
+        for key in ("names", "rgb_folders", "aux_folders", "rgb_names", "aux_names")
+    ]
+    for name, rgb_folder, aux_folder, rgb, aux, start, end in zip(
+        *texts, ends - columns["lengths"], ends, strict=True
+    ):
+        modality = entries[name].layout.modality
+        frames = FileFrames(
+            root / rgb_folder,
+            rgb.split("/"),
+            root / aux_folder if aux_folder else None,
+            aux.split("/") if aux else (),
+            modality,
+        )
+        extra = {
+            key.removeprefix(EXTRA): column[start:end]
+            for key, column in columns.items()
+            if key.startswith(EXTRA) and not np.isnan(column[start:end]).all()
+        }
+        yield name, Sequence(name, frames, columns["boxes"][start:end], modality, extra)
+
+
+def _relative(folder: Path | None, root: Path) -> str:
+    return os.path.relpath(folder, root) if folder else ""
+
+
+def _stack(rows: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(rows) if rows else np.zeros((0, 4))
+
+
+def _pack(texts: list[str]) -> np.ndarray:
+    """Strings as bytes, so that no pickle is needed."""
+    return np.frombuffer("\0".join(texts).encode(), np.uint8)
+
+
+def _unpack(packed: np.ndarray) -> list[str]:
+    text = packed.tobytes().decode()
+    return text.split("\0") if text else []

@@ -1,0 +1,218 @@
+"""Every planted defect is found, named, and left out of the index."""
+
+import argparse
+
+import cv2
+import numpy as np
+import pytest
+
+from ltr_ext.dataset.check import check_dataset, format_report
+from ltr_ext.dataset.commands import add_commands
+from ltr_ext.dataset.index import index_path
+from ltr_ext.dataset.registry import open_dataset
+from srft_plugin.errors import UserError
+
+
+def run(*arguments) -> int:
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(required=True))
+    parsed = parser.parse_args(["data", "check", *map(str, arguments)])
+    return parsed.run(parsed)
+
+
+def cut_file(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def missing_partner(folder):
+    (folder / "depth" / "00000003.png").unlink()
+
+
+def truncated_colour(folder):
+    cut_file(folder / "color" / "00000002.jpg")
+
+
+def truncated_depth(folder):
+    cut_file(folder / "depth" / "00000004.png")
+
+
+def empty_file(folder):
+    (folder / "color" / "00000002.jpg").write_bytes(b"")
+
+
+def odd_name(folder):
+    for n in range(5, 9):  # a copy among eight frames
+        for kind, suffix in (("color", "jpg"), ("depth", "png")):
+            source = folder / kind / f"00000001.{suffix}"
+            (folder / kind / f"{n:08d}.{suffix}").write_bytes(source.read_bytes())
+    (folder / "color" / "00000008.jpg").rename(folder / "color" / "00000008 (copy).jpg")
+    (folder / "groundtruth.txt").write_text("1,2,3,4\n" * 8)
+
+
+def gap_in_numbers(folder):
+    for kind, suffix in (("color", "jpg"), ("depth", "png")):
+        (folder / kind / f"00000003.{suffix}").unlink()
+
+
+def box_outside(folder):
+    (folder / "groundtruth.txt").write_text("1,2,3,4\n" * 3 + "400,2,3,4\n")
+
+
+def too_few_rows(folder):
+    (folder / "groundtruth.txt").write_text("1,2,3,4\n" * 3)
+
+
+def too_many_rows(folder):
+    (folder / "groundtruth.txt").write_text("1,2,3,4\n" * 5)
+
+
+def columns(folder):
+    (folder / "groundtruth.txt").write_text("1,2,3,4\n1,2,3\n" * 2)
+
+
+def all_absent(folder):
+    (folder / "groundtruth.txt").write_text("nan,nan,nan,nan\n" * 4)
+
+
+def eight_bit_depth(folder):
+    cv2.imwrite(str(folder / "depth" / "00000001.png"), np.zeros((30, 40), np.uint8))
+
+
+def other_size(folder):
+    cv2.imwrite(str(folder / "depth" / "00000001.png"), np.zeros((15, 20), np.uint16))
+
+
+def no_annotation(folder):
+    (folder / "groundtruth.txt").unlink()
+
+
+def no_depth(folder):
+    (folder / "depth").rename(folder / "tiefe")
+
+
+def not_an_image(folder):
+    (folder / "color" / "00000001.jpg").write_text("<html>quota exceeded</html>")
+
+
+DEFECTS = [
+    (missing_partner, "unpaired: 4 colour, 3 depth images; without partner color/00000003.jpg", 3),
+    (truncated_colour, "truncated color/00000002.jpg", 3),
+    (truncated_depth, "truncated depth/00000004.png", 3),
+    (empty_file, "truncated color/00000002.jpg", 3),
+    (odd_name, "color/: oddly named 00000008 (copy).jpg", 8),
+    (gap_in_numbers, "color/: no image numbered 3", 3),
+    (box_outside, "groundtruth.txt: box outside the image in line 4", 4),
+    (too_few_rows, "groundtruth.txt: 3 rows for 4 frames", 3),
+    (too_many_rows, "groundtruth.txt: 5 rows for 4 frames", 4),
+    (columns, "groundtruth.txt, line 2: found 3 numbers", None),
+    (all_absent, "groundtruth.txt: no frame shows the target", None),
+    (eight_bit_depth, "a depth image of shape (30, 40) and type uint8", 3),
+    (other_size, "frame 0: colour 40x30, depth 20x15 pixels", 4),
+    (no_annotation, "no ground-truth file", None),
+    (no_depth, "no folder of depth images", None),
+    (not_an_image, "00000001.jpg: not an image", 3),
+]
+
+
+@pytest.mark.parametrize("name", ["depthtrack", "lasher", "visevent", "coesot", "fe108", "otb"])
+def test_a_whole_copy_has_no_problems(write_copy, name, capsys):
+    assert run(name, write_copy(name), "--split", "test") == 0
+    assert "2 sequences" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem", "left"), DEFECTS, ids=[item[0].__name__ for item in DEFECTS]
+)
+def test_a_planted_defect_is_found_and_left_out_of_the_index(
+    write_copy, capsys, damage, problem, left
+):
+    root = write_copy("depthtrack")
+    damage(root / "test" / "s2")
+    assert run("depthtrack", root, "--split", "test", "--fix-index") == 1
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if problem in line)
+    assert line.split()[0] == "s2"
+    assert "s10 " not in printed  # the other sequence is whole
+    data = open_dataset("depthtrack", root, "test")
+    assert data.names == (["s10"] if left is None else ["s2", "s10"])
+    assert len(data[0]) == len(data[0].frames) == (left or 4)
+    if left and damage is not other_size:
+        for t in range(left):  # what is left pairs and can be read
+            data[0].frames.rgb(t), data[0].frames.aux(t)
+
+
+@pytest.mark.parametrize("missing", [missing_partner, gap_in_numbers])
+def test_boxes_stay_with_their_frames_when_one_is_left_out(write_copy, copies, missing):
+    root = write_copy("depthtrack")
+    missing(root / "test" / "s2")
+    run("depthtrack", root, "--split", "test", "--fix-index")
+    sequence = open_dataset("depthtrack", root, "test")[0]
+    expected = [copies.BOXES[t] for t in (0, 1, 3)]
+    np.testing.assert_array_equal(sequence.boxes, expected)
+    assert list(sequence.frames.rgb_names) == ["00000001.jpg", "00000002.jpg", "00000004.jpg"]
+
+
+def test_inverted_labels_are_found(write_copy):
+    root = write_copy("visevent")
+    (root / "test" / "s2" / "absent_label.txt").write_text("0\n1\n0\n0\n")
+    report = check_dataset("visevent", root, ["test"])[0]
+    assert "most frames with a box are labelled absent" in report.findings[0].problem
+
+
+def test_official_counts_are_compared(write_copy):
+    report = check_dataset("depthtrack", write_copy("depthtrack"), ["test"])
+    assert "2 sequences (the official distribution has 50), 8 frames" in format_report(report)
+
+
+@pytest.mark.parametrize("name", ["depthtrack", "lasher", "rgbt234", "visevent", "otb"])
+def test_the_index_gives_what_the_folders_give(write_copy, name):
+    root = write_copy(name)
+    plain = open_dataset(name, root, "test")
+    run(name, root, "--split", "test", "--fix-index")
+    indexed = open_dataset(name, root, "test")
+    assert type(indexed) is not type(plain) and indexed.names == plain.names
+    for one, other in zip(plain, indexed, strict=True):
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+        assert one.modality == other.modality and one.extra.keys() == other.extra.keys()
+        for t in range(len(one)):
+            assert one.frames.rgb_path(t).samefile(other.frames.rgb_path(t))
+            np.testing.assert_array_equal(one.frames.rgb(t), other.frames.rgb(t))
+
+
+def test_the_index_survives_a_move_and_needs_no_listing(write_copy, tmp_path, monkeypatch):
+    root = write_copy("depthtrack")
+    run("depthtrack", root, "--split", "test", "--fix-index")
+    moved = root.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr("ltr_ext.dataset.base.image_names", None)  # would fail when called
+    data = open_dataset("depthtrack", moved, "test")
+    assert data[1].frames.rgb(0).shape == (30, 40, 3)
+
+
+def test_an_index_of_other_sequences_is_not_used(write_copy, copies, caplog):
+    root = write_copy("depthtrack")
+    run("depthtrack", root, "--split", "test", "--fix-index")
+    copies.write_rgbd(root / "test" / "s3")
+    assert open_dataset("depthtrack", root, "test").names == ["s2", "s3", "s10"]
+    assert "out of date" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", b"\x93NUMPY"])
+def test_a_damaged_index_is_an_error(write_copy, content):
+    root = write_copy("depthtrack")
+    run("depthtrack", root, "--split", "test", "--fix-index")
+    index_path(root, "depthtrack", "test").write_bytes(content)
+    with pytest.raises(UserError, match="not a usable index"):
+        open_dataset("depthtrack", root, "test")
+
+
+def test_a_part_that_is_not_there_is_an_error_only_when_asked_for(write_copy):
+    root = write_copy("lasher")
+    assert [report.split for report in check_dataset("lasher", root)] == ["test"]
+    with pytest.raises(UserError, match="trainingset"):
+        check_dataset("lasher", root, ["train"])
+
+
+def test_real_sequences_are_whole(shared, capsys):
+    assert run("depthtrack", shared / "data" / "RGBD", "--split", "test") == 0
+    assert run("otb", shared / "data" / "RGB") == 0
+    assert run("fe108", shared / "data" / "RGBE", "--split", "test") == 0
