@@ -2,9 +2,8 @@
 
 Hooks see the input A (n, T, in) and the output gradient D (n, T, out) of each layer; the gradient
 of sample i for a linear layer is D_i' A_i and need not be multiplied out. Autograd forms no weight
-gradient. A parameter that a container adds to, multiplies with or expands over the batch
-(position embeddings, tokens, layer scales) is split where the autograd graph consumes it. What is
-used in any other way is differentiated sample by sample.
+gradient. Plain parameters (position embeddings, tokens, layer scales) are split where they meet the
+batch. What is used in any other way is differentiated sample by sample.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from srft_plugin.errors import UserError
+from srft_plugin.prior.entry import split_at_entries
 
 LossFn = Callable[[nn.Module, Any], Tensor]
 
@@ -41,7 +41,6 @@ class Outer:
 
 
 Factors = Rows | Outer
-SEPARABLE_NODES = ("AddBackward0", "MulBackward0", "ExpandBackward0")
 # What one call of a layer leaves behind: its input and, once backward has passed, the gradient of
 # its output.
 Call = tuple[Tensor, Tensor]
@@ -49,7 +48,7 @@ Call = tuple[Tensor, Tensor]
 
 def layer_factors(layer: nn.Module, calls: list[Call]) -> dict[str, Factors]:
     """Per-sample gradients of the parameters of ``layer`` by name, all its calls together."""
-    parts = [_rule(layer)(layer, _widened(x), _widened(d)) for x, d in calls]
+    parts = [_rule(layer)(layer, widened(x), widened(d)) for x, d in calls]
     factors: dict[str, Factors] = {}
     for name, _ in layer.named_parameters(recurse=False):
         pieces = [part[name] for part in parts]
@@ -63,7 +62,7 @@ def layer_factors(layer: nn.Module, calls: list[Call]) -> dict[str, Factors]:
     return factors
 
 
-def _widened(values: Tensor) -> Tensor:
+def widened(values: Tensor) -> Tensor:
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
@@ -166,20 +165,15 @@ class Capture:
         parameters = dict(self.network.named_parameters())
         plain = {name: parameters[name] for name in self.plain}
         rows: dict[str, Tensor] = {}
-        for name, (node, position) in _consumers(losses, plain):
 
-            def hook(gradients, name=name, node=node, position=position):
-                row = _split_gradient(node, position, gradients[0], plain[name], len(losses))
-                if row is None:
-                    self.unsplit.add(name)
-                else:
-                    rows[name] = rows.get(name, 0) + row
+        def receive(name: str, gradients: Tensor) -> None:
+            rows[name] = rows.get(name, 0) + widened(gradients)
 
-            node.register_prehook(hook)
+        self.unsplit |= split_at_entries(losses, plain, receive)
         if losses.requires_grad:
             leaves = [self._anchor, *plain.values()]
             torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
-        return {name: row for name, row in rows.items() if name not in self.unsplit}
+        return rows
 
     @contextmanager
     def _hooks(self, records: dict[str, _Record]) -> Iterator[None]:
@@ -307,38 +301,3 @@ def only_requires_grad(network: nn.Module, names: list[str]) -> Iterator[None]:
 
 def _device(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
-
-
-def _consumers(losses: Tensor, plain: dict[str, Tensor]) -> Iterator[tuple[str, tuple[Any, int]]]:
-    """Nodes of the autograd graph that use a plain parameter, with the position of that input."""
-    names = {p: name for name, p in plain.items()}
-    stack, seen = [losses.grad_fn], set()
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        for position, (source, _) in enumerate(node.next_functions):
-            leaf = getattr(source, "variable", None)  # only AccumulateGrad has one
-            if leaf is None:
-                stack.append(source)
-            elif leaf in names:
-                yield names[leaf], (node, position)
-
-
-def _split_gradient(node: Any, position: int, gradient: Tensor, p: Tensor, n: int) -> Tensor | None:
-    """Per-sample gradients (n, d) of ``p``, an input of the elementwise ``node``.
-
-    None where the node does something else, or its output has no dimension of n samples.
-    """
-    kind = node.name()
-    aligned = (1,) * (gradient.dim() - p.dim()) + tuple(p.shape)
-    if kind not in SEPARABLE_NODES or len(gradient) != n or aligned[0] != 1:
-        return None
-    gradient = _widened(gradient)
-    if kind == "MulBackward0":
-        gradient = gradient * (node._saved_self if position else node._saved_other)
-    elif kind == "AddBackward0" and position:
-        gradient = gradient * node._saved_alpha
-    dims = [k for k in range(1, len(aligned)) if aligned[k] == 1 and gradient.shape[k] > 1]
-    return (gradient.sum(dims) if dims else gradient).reshape(n, -1)

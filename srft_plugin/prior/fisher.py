@@ -2,7 +2,7 @@
 
 With the per-sample gradients of an operation as the rows of G (n x d), its empirical Fisher is
 G'G / n; the nonzero eigenvalues of that d x d matrix are those of the n x n matrix GG' / n. The
-Gram matrix is accumulated in float64, layer by layer, during one backward pass.
+Gram matrix is summed up in float64, layer by layer, during one backward pass.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from srft_plugin.prior.capture import (
     separable_layers,
 )
 
-# Elements of an intermediate product at a time.
-CHUNK = 1 << 23
+# Elements of an intermediate product at a time: on a CPU, few enough for its cache.
+CPU_CHUNK = 1 << 17
+GPU_CHUNK = 1 << 25
 # Layer inputs and output gradients of all batches that may be held at a time, in bytes.
 MEMORY = 4 << 30
 
@@ -181,11 +182,16 @@ def gram(blocks: list[Factors]) -> Tensor:
     return (_gram_of_pairs if by_pairs < by_gradients else _gram_of_gradients)(blocks)
 
 
+def _chunk(device: torch.device, row: int) -> int:
+    """How many rows of ``row`` elements to work on at a time."""
+    return max((CPU_CHUNK if device.type == "cpu" else GPU_CHUNK) // row, 1)
+
+
 def _gram_of_rows(rows: Tensor) -> Tensor:
+    """Products in the precision of the gradients, of a few columns; their sum in float64."""
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
-    for part in rows.split(max(CHUNK // len(rows), 1), 1):
-        part = part.double()
-        total.addmm_(part, part.mT)
+    for part in rows.split(_chunk(rows.device, len(rows)), 1):
+        total += part @ part.mT
     return total
 
 
@@ -194,7 +200,7 @@ def _gram_of_gradients(blocks: list[Outer]) -> Tensor:
     n = sum(len(block.inputs) for block in blocks)
     inputs, outputs = blocks[0].inputs.shape[-1], blocks[0].output_gradients.shape[-1]
     total = torch.zeros(n, n, dtype=torch.float64, device=blocks[0].inputs.device)
-    step = max(CHUNK // (n * inputs), 1)
+    step = _chunk(total.device, n * inputs)
     for start in range(0, outputs, step):
         rows = torch.cat([
             torch.bmm(b.output_gradients[..., start : start + step].mT, b.inputs).flatten(1)
@@ -210,7 +216,7 @@ def _gram_of_pairs(blocks: list[Outer]) -> Tensor:
     for first in blocks:
         for a, d in zip(first.inputs, first.output_gradients, strict=True):
             rows.append(torch.cat([
-                ((a @ b.inputs.mT).double() * (d @ b.output_gradients.mT).double()).sum((1, 2))
+                ((a @ b.inputs.mT) * (d @ b.output_gradients.mT)).sum((1, 2)).double()
                 for b in blocks
             ]))  # fmt: skip
     return torch.stack(rows)

@@ -30,7 +30,8 @@ class ToyTracker(nn.Module):
     def __init__(self, dim: int = 8) -> None:
         super().__init__()
         self.patch = nn.Conv2d(3, dim, 4, 4)
-        self.position = nn.Parameter(torch.randn(1, 5, dim) * 0.1)
+        self.position_z = nn.Parameter(torch.randn(1, 1, dim) * 0.1)
+        self.position_x = nn.Parameter(torch.randn(1, dim, 2, 2) * 0.1)
         self.token = nn.Parameter(torch.randn(1, 1, dim))
         self.blocks = nn.ModuleList(Block(dim) for _ in range(2))
         self.head = nn.Sequential(
@@ -43,7 +44,8 @@ class ToyTracker(nn.Module):
     def forward(self, template: Tensor, search: Tensor) -> Tensor:
         tokens = [self.patch(image).flatten(2).mT for image in (template, search)]
         x = torch.cat([self.token.expand(len(template), -1, -1)] + tokens, 1)
-        x = torch.cat([x[:, :1], x[:, 1:] + self.position], 1)
+        position = torch.cat([self.position_z, self.position_x.flatten(2).mT], 1)
+        x = torch.cat([x[:, :1], x[:, 1:] + position], 1)
         for block in self.blocks:
             x = block(x)
         return self.out(self.head(x[:, -4:].mT.unflatten(2, (2, 2)))).flatten(1)

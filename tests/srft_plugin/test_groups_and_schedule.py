@@ -13,7 +13,7 @@ def test_a_layer_is_an_operation_and_a_container_parameter_is_its_own(tracker):
     groups = operation_groups(tracker)
     assert groups["blocks.1.qkv"] == ["blocks.1.qkv.weight", "blocks.1.qkv.bias"]
     assert groups["blocks.0.proj"] == ["blocks.0.proj.weight"]
-    assert groups["position"] == ["position"]
+    assert groups["position_x"] == ["position_x"]
     assert groups["blocks.0.gamma"] == ["blocks.0.gamma"]
     members = [name for group in groups.values() for name in group]
     assert members == [name for name, _ in tracker.named_parameters()]
