@@ -14,6 +14,7 @@ from srft_plugin.errors import UserError
 
 from .annotation import read_names
 from .base import Entry, FolderDataset
+from .coco import CocoObjects
 from .files import natural_order
 from .index import index_path, read_index
 from .kinds import KINDS, Kind, Split
@@ -24,13 +25,13 @@ PARTS = ("train_part", "val_part")
 
 def open_dataset(
     name: str, root: str | os.PathLike, split: str = "train", use_index: bool = True
-) -> FolderDataset:
+) -> FolderDataset | CocoObjects:
     """A data set on disk; sequences are read when they are asked for.
 
     An index that ``srft data check --fix-index`` wrote is used if it lists the same sequences.
 
     Args:
-        name: ``depthtrack``, ``lasher``, ``visevent``, ...: the keys of ``kinds.KINDS``.
+        name: ``depthtrack``, ``lasher``, ...: the keys of ``kinds.KINDS``, or ``coco``.
         root: its folder.
         split: ``train``, ``val`` or ``test``, as far as the distribution has them; ``train_part``
             and ``val_part`` divide the training set of every data set: a sequence is held out when
@@ -40,10 +41,12 @@ def open_dataset(
     Raises:
         UserError: unknown name or split, no such folder, no sequences in it.
     """
-    part = find_split(name, "train" if split in PARTS else split)
     root = Path(root).expanduser()
     if not root.is_dir():
         raise UserError(f"{name}: {root} is no folder; give the folder that holds its sequences")
+    if name == CocoObjects.name:
+        return CocoObjects(root, split)
+    part = find_split(name, "train" if split in PARTS else split)
     layout = part.layout or KINDS[name].layout
     entries = [
         variant
@@ -74,9 +77,10 @@ def find_kind(name: str) -> Kind:
     """
     if name in KINDS:
         return KINDS[name]
-    near = difflib.get_close_matches(name, KINDS, n=1)
+    known = sorted((*KINDS, CocoObjects.name))
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"unknown data set {name!r}{hint} Known: {', '.join(sorted(KINDS))}")
+    raise UserError(f"unknown data set {name!r}{hint} Known: {', '.join(known)}")
 
 
 def find_split(name: str, split: str) -> Split:
