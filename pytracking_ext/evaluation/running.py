@@ -147,7 +147,27 @@ def track_dataset(
     """
     failures: dict[str, str] = {}
     waiting = [s for s in sequences if not box_file(directory, s.name).exists()]
-    waiting.sort(key=len)
+    for sequence, outcome in track_many(waiting, parameters, batch, threads, progress):
+        if isinstance(outcome, TrackResult):
+            _keep(sequence, outcome, directory)
+        else:
+            failures[sequence.name] = outcome
+    return failures
+
+
+def track_many(
+    sequences: Iterable[Sequence],
+    parameters: TrackerParameters,
+    batch: int = 1,
+    threads: int = 2,
+    progress: bool = True,
+) -> Iterator[tuple[Sequence, TrackResult | str]]:
+    """Tracks sequences as :func:`track_dataset` does, without storing anything.
+
+    Yields:
+        Each sequence when it has ended, with its result or the message of its failure.
+    """
+    waiting = sorted(sequences, key=len)
     lanes: list[Lane] = []
     frames = tqdm(total=sum(map(len, waiting)), desc="tracking", unit="frame", disable=not progress)
     with frames, ThreadPoolExecutor(threads) as readers:
@@ -157,17 +177,16 @@ def track_dataset(
                 try:
                     lanes.append(Lane(sequence, SRFTTracker(parameters), readers))
                 except UserError as error:
-                    failures[sequence.name] = str(error)
+                    yield sequence, str(error)
             failed = _step(lanes, readers)
             frames.update(len(lanes) - len(failed))
             for lane, error in failed.items():
                 lane.close()
-                failures[lane.sequence.name] = _message(lane, error)
+                yield lane.sequence, _message(lane, error)
             for lane in lanes:
                 if lane.finished:
-                    _keep(lane, directory)
+                    yield lane.sequence, lane.result()
             lanes = [lane for lane in lanes if lane not in failed and not lane.finished]
-    return failures
 
 
 def _step(lanes: list[Lane], readers: Executor) -> dict[Lane, Exception]:
@@ -220,13 +239,12 @@ def _message(lane: Lane, error: Exception) -> str:
     return f"frame {lane.index}: {type(error).__name__}: {error}"
 
 
-def _keep(lane: Lane, directory: Path) -> None:
-    result, name = lane.result(), lane.sequence.name
+def _keep(sequence: Sequence, result: TrackResult, directory: Path) -> None:
     if result.aux_missing:
         log.warning(
             "%s: %d of %d frames had no auxiliary image and were tracked by RGB alone",
-            name,
+            sequence.name,
             result.aux_missing,
-            len(lane.sequence),
+            len(sequence),
         )
-    write_result(directory, name, result)
+    write_result(directory, sequence.name, result)
