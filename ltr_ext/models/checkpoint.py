@@ -129,7 +129,7 @@ def translate(state: dict[str, Tensor], kind: type[TrackingNetwork]) -> dict[str
         if re.fullmatch(kind.official_unused, key):
             continue
         for theirs, ours in kind.official_names:
-            key = key.replace(theirs, ours)
+            key = re.sub(theirs, ours, key)
         renamed[key] = value
     return renamed
 

@@ -128,13 +128,10 @@ def itpn_blocks(dim: int, stage_depth: int, depth: int, drop_path: float) -> nn.
     Two times ``stage_depth`` blocks and a merge, on ``dim`` / 4 and ``dim`` / 2 channels, then
     ``depth`` transformer blocks on ``dim``.
     """
-    total = 2 * stage_depth + depth
-    rates = iter(torch.linspace(0, drop_path, total, device="cpu").tolist())
+    rates = iter(torch.linspace(0, drop_path, 2 * stage_depth + depth, device="cpu").tolist())
     blocks: list[nn.Module] = []
     for width in (dim // 4, dim // 2):
-        # The public encoder draws one rate for a whole stage.
-        rate = next(rates)
-        blocks += [ConvBlock(width, rate) for _ in range(stage_depth)]
+        blocks += [ConvBlock(width, next(rates)) for _ in range(stage_depth)]
         blocks.append(Merge(width))
-    blocks += [MainBlock(dim, rate) for rate, _ in zip(rates, range(depth), strict=False)]
+    blocks += [MainBlock(dim, rate) for rate in rates]
     return nn.ModuleList(blocks)

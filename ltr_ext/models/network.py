@@ -67,12 +67,14 @@ class TrackingNetwork(nn.Module):
     Attributes:
         spec: geometry.
         metadata: what the checkpoint said of these weights; empty for a new network.
+        position_pattern: expression that finds position embeddings by their names.
         peft_pattern: expression that finds the parameters which efficient tuning adds and trains.
-        official_names: parts of parameter names where the public checkpoint differs from ours,
-            as (theirs, ours).
+        official_names: where names of the public checkpoint differ from ours, as (expression,
+            replacement).
         official_unused: expression of whole names that the public checkpoint holds in vain.
     """
 
+    position_pattern: str = "pos_embed"
     peft_pattern: str = NOTHING
     official_names: tuple[tuple[str, str], ...] = ()
     official_unused: str = NOTHING
@@ -102,7 +104,14 @@ class TrackingNetwork(nn.Module):
         """
         self.check_images("template", template, self.spec.template_size)
         self.check_images("search", search, self.spec.search_size)
-        return self.box_head(self.search_features(self.backbone(template, search)))
+        return self.box_head(self.features(template, search))
+
+    def features(self, template: Tensor, search: Tensor) -> Tensor:
+        """What the head sees of two batches of images."""
+        return self.search_features(self.backbone(template, search))
+
+    def start_epoch(self, epoch: int) -> None:
+        """Told by the trainer before each epoch (from 0); some networks change with it."""
 
     def search_features(self, tokens: Tensor) -> Tensor:
         """(B, tokens, C), the search region last, to (B, C, H, W)."""
@@ -126,7 +135,11 @@ class TrackingNetwork(nn.Module):
 
     def position_parameters(self) -> list[nn.Parameter]:
         """Position embeddings: fixed while the network is tuned (section III-A)."""
-        return [value for name, value in self.named_parameters() if "pos_embed" in name]
+        return [
+            value
+            for name, value in self.named_parameters()
+            if re.search(self.position_pattern, name)
+        ]
 
     def freeze(self, head: bool = True) -> None:
         """Fixes what tuning leaves alone: position embeddings and the box head (section III-A).

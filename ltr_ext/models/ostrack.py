@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .head import CenterHead
 from .network import NetworkSpec, TrackingNetwork, sincos_positions
-from .vit import Block, Candidates, PatchEmbed, initialise, layer_norm
+from .vit import KEEP, Block, Candidates, PatchEmbed, initialise, keep_ratio, layer_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +73,13 @@ class OSTrackBackbone(Positions):
     """ViT over the concatenated tokens, with candidate elimination where the spec asks for it.
 
     Attributes:
-        keep: share of search tokens kept at each elimination; training lowers it from 1
-            (``vit.keep_ratio``).
+        keep: share of search tokens kept at each elimination in training (``vit.keep_ratio``).
     """
 
     def __init__(self, spec: ViTSpec) -> None:
         super().__init__(spec)
         self.spec = spec
-        self.keep = 0.7
+        self.keep = KEEP
         self.patch_embed = PatchEmbed(spec.stride, 3, spec.dim)
         self.blocks = spec.blocks()
         self.norm = layer_norm(spec.dim)
@@ -98,20 +97,36 @@ class OSTrackBackbone(Positions):
         """All search tokens, before any is eliminated."""
         return Candidates(self.spec.template_grid, self.spec.grid**2)
 
+    def keep_now(self) -> float:
+        """Share of search tokens that the next elimination keeps."""
+        return self.keep if self.training else KEEP
+
     def run_block(self, index: int, tokens: Tensor, candidates: Candidates) -> Tensor:
         """One block, with elimination if the spec places it there."""
         if index in self.spec.eliminate_at:
-            return candidates.run(self.blocks[index], tokens, self.keep)
+            return candidates.run(self.blocks[index], tokens, self.keep_now())
         return self.blocks[index](tokens)
 
 
-class OSTrack(TrackingNetwork):
-    """OSTrack and its relatives; the spec tells them apart."""
+class ViTTracker(TrackingNetwork):
+    """A ViT backbone and the CENTER head; subclasses say which backbone."""
 
     official_unused = r"backbone\.(cls_token|pos_embed)"
+    backbone_class: type[nn.Module]
     spec: ViTSpec
 
     def __init__(self, spec: ViTSpec) -> None:
         super().__init__(spec)
-        self.backbone = OSTrackBackbone(spec)
+        self.backbone = self.backbone_class(spec)
         self.box_head = CenterHead(spec.dim, spec.head_channels)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Warms candidate elimination up: fewer search tokens are kept as training goes on."""
+        if self.spec.eliminate_at:
+            self.backbone.keep = keep_ratio(epoch)
+
+
+class OSTrack(ViTTracker):
+    """OSTrack and its relatives; the spec tells them apart."""
+
+    backbone_class = OSTrackBackbone

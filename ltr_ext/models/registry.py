@@ -12,8 +12,10 @@ from .network import NetworkSpec, TrackingNetwork
 from .ostrack import OSTrack, ViTSpec
 from .sdstrack import SDSTrack, SDSTrackSpec
 from .sutrack import SUTrack, SUTrackSpec, TwoBranchSUTrack
+from .swintrack import SwinTrack, SwinTrackSpec
 from .two_branch import TwoBranch, TwoBranchSpec
 from .untrack import UnTrack, UnTrackSpec
+from .upvpt import PROMPTS, UPVPT, UPVPTSpec, UPVPTSwinTrack
 from .vipt import ViPT, ViPTSpec
 
 ELIMINATION = (3, 6, 9)  # blocks with candidate elimination in all public ViT-B trackers
@@ -30,9 +32,7 @@ _TINY = ViTSpec(
 )
 _OSTRACK256 = ViTSpec(name="ostrack256", template_size=128, search_size=256)
 _OSTRACK384 = ViTSpec(name="ostrack384", template_size=192, search_size=384, search_factor=5.0)
-_DROPTRACK384 = replace(
-    _OSTRACK384, name="droptrack384", temporal=True, eliminate_at=ELIMINATION
-)
+_DROPTRACK384 = replace(_OSTRACK384, name="droptrack384", temporal=True, eliminate_at=ELIMINATION)
 
 _PEER = {"template_size": 128, "search_size": 256, "eliminate_at": ELIMINATION}
 
@@ -49,6 +49,20 @@ _SUTRACK = {
     )
     for size, side in (("t", 224), ("s", 224), ("b", 224), ("b", 384), ("l", 224), ("l", 384))
 }
+
+_SWINTRACK = (
+    SwinTrackSpec(name="swintrack_t224", template_size=112, search_size=224),
+    SwinTrackSpec(
+        name="swintrack_b384",
+        template_size=192,
+        search_size=384,
+        dim=128,
+        depths=(2, 2, 18),
+        heads=(4, 8, 16),
+        window=12,
+        encoder_layers=8,
+    ),
+)
 
 _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
     (
@@ -74,6 +88,9 @@ _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
         TwoBranchSUTrack,
         [_SUTRACK[size].two_branch() for size in ("b224", "b384")],
     ),
+    (SwinTrack, _SWINTRACK),
+    (UPVPT, (UPVPTSpec(name="upvpt_ostrack256", **_PEER),)),
+    (UPVPTSwinTrack, [replace(s, name=f"upvpt_{s.name}", prompts=PROMPTS) for s in _SWINTRACK]),
 )
 _BY_NAME = {spec.name: (kind, spec) for kind, specs in _NETWORKS for spec in specs}
 

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .head import CenterHead
-from .network import TrackingNetwork, split_modalities
-from .ostrack import OSTrackBackbone, ViTSpec
+from .network import split_modalities
+from .ostrack import OSTrackBackbone, ViTSpec, ViTTracker
 from .vit import Block, Candidates, PatchEmbed
 
 MASKED = 0.3  # share of tokens hidden from the masked copy, in each modality
@@ -113,25 +112,21 @@ class SDSTrackBackbone(OSTrackBackbone):
         joint = []
         for index, block in enumerate(self.blocks):
             eliminates = index in self.spec.eliminate_at
-            rgb = block.run(rgb, left_rgb if eliminates else None, self.keep, auxiliary=False)
-            aux = block.run(aux, left_aux if eliminates else None, self.keep, auxiliary=True)
+            rgb = block.run(rgb, left_rgb if eliminates else None, self.keep_now(), auxiliary=False)
+            aux = block.run(aux, left_aux if eliminates else None, self.keep_now(), auxiliary=True)
             if index in self.spec.cross_at:
                 joint.append(block.cross(torch.cat((rgb, aux), 1)))
                 rgb, aux = joint[-1].chunk(2, 1)
         return self.norm((left_rgb.restore(rgb) + left_aux.restore(aux)) / 2), joint
 
 
-class SDSTrack(TrackingNetwork):
+class SDSTrack(ViTTracker):
     """SDSTrack; ``forward`` is the inference path, ``forward_distilled`` the training path."""
 
     peft_pattern = r"Adapter|multimodal|backbone\.norm\."
     official_unused = r"backbone\.(cls_token|pos_embed|pos_embed_(z_z|x_x)_dte)"
+    backbone_class = SDSTrackBackbone
     spec: SDSTrackSpec
-
-    def __init__(self, spec: SDSTrackSpec) -> None:
-        super().__init__(spec)
-        self.backbone = SDSTrackBackbone(spec)
-        self.box_head = CenterHead(spec.dim, spec.head_channels)
 
     def base_name(self, name: str) -> str | None:
         return None if "Adapter" in name or "multimodal" in name else name

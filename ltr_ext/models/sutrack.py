@@ -174,9 +174,9 @@ class SUTrack(TrackingNetwork):
     """SUTrack; for an RGB video, the auxiliary channels repeat the RGB ones."""
 
     official_names = (
-        ("encoder.body.", "backbone."),
-        ("task_decoder.", "task_head."),
-        ("decoder.", "box_head."),
+        (r"^encoder\.body\.", "backbone."),
+        (r"^task_decoder\.", "task_head."),
+        (r"^decoder\.", "box_head."),
     )
     official_unused = r"text_encoder\..*"
     backbone_class: type[nn.Module] = SUTrackBackbone

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from srft_plugin.errors import UserError
 
-from .head import CenterHead
 from .network import TrackingNetwork, fusion_places, split_modalities, two_branch_origin
-from .ostrack import OSTrack, Positions, ViTSpec
+from .ostrack import OSTrack, Positions, ViTSpec, ViTTracker
 from .sutrack import SUTrack, TwoBranchSUTrack
 from .vit import Block, PatchEmbed, initialise, layer_norm
 
@@ -71,7 +70,7 @@ class TwoBranchBackbone(Positions):
         return (self.norm_rgb(rgb) + self.norm_aux(aux)) / 2
 
 
-class TwoBranch(TrackingNetwork):
+class TwoBranch(ViTTracker):
     """The RGB-X tracker that SRFT tunes: 12 + 12 blocks and 4 fusion blocks on ViT-B."""
 
     official_names = (
@@ -80,13 +79,8 @@ class TwoBranch(TrackingNetwork):
         ("blocks_cross", "fusion"),
         ("norm_event", "norm_aux"),
     )
-    official_unused = r"backbone\.(cls_token|pos_embed)"
+    backbone_class = TwoBranchBackbone
     spec: TwoBranchSpec
-
-    def __init__(self, spec: TwoBranchSpec) -> None:
-        super().__init__(spec)
-        self.backbone = TwoBranchBackbone(spec)
-        self.box_head = CenterHead(spec.dim, spec.head_channels)
 
     def base_name(self, name: str) -> str:
         return two_branch_origin(name, self.spec.fuse_after)

@@ -15,9 +15,7 @@ from torch.nn import functional
 
 from srft_plugin.errors import UserError
 
-from .head import CenterHead
-from .network import TrackingNetwork
-from .ostrack import ViTSpec
+from .ostrack import ViTSpec, ViTTracker
 from .vipt import PromptedBackbone
 from .vit import Attention, PatchEmbed
 
@@ -183,7 +181,7 @@ class UnTrackBackbone(PromptedBackbone):
         return self.run(self.patch_embed.pack(*rgb), prompt, guide)
 
 
-class UnTrack(TrackingNetwork):
+class UnTrack(ViTTracker):
     """UnTrack. The modality of six-channel images is ``metadata["modality"]``.
 
     Images of nine channels name the modality of each sample in channels 6 to 8, by its index in
@@ -192,14 +190,9 @@ class UnTrack(TrackingNetwork):
 
     peft_pattern = "prompt"
     # The public network holds its blocks under two names; the second, read last, is what it runs.
-    official_names = (("backbone.prompt_model.", "backbone.blocks."),)
-    official_unused = r"backbone\.(cls_token|pos_embed)"
+    official_names = ((r"^backbone\.prompt_model\.", "backbone.blocks."),)
+    backbone_class = UnTrackBackbone
     spec: UnTrackSpec
-
-    def __init__(self, spec: UnTrackSpec) -> None:
-        super().__init__(spec)
-        self.backbone = UnTrackBackbone(spec)
-        self.box_head = CenterHead(spec.dim, spec.head_channels)
 
     def base_name(self, name: str) -> str | None:
         origin = super().base_name(name)
@@ -214,7 +207,7 @@ class UnTrack(TrackingNetwork):
                 self.spec.template_size if what == "template" else self.spec.search_size,
             )
         template, search = self._with_modality(template), self._with_modality(search)
-        return self.box_head(self.search_features(self.backbone(template, search)))
+        return self.box_head(self.features(template, search))
 
     def _with_modality(self, images: Tensor) -> Tensor:
         if images.shape[1] == 9:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .head import CenterHead
-from .network import TrackingNetwork, split_modalities
-from .ostrack import OSTrackBackbone, ViTSpec
+from .network import split_modalities
+from .ostrack import OSTrackBackbone, ViTSpec, ViTTracker
 from .vit import PatchEmbed, Pointwise, layer_norm
 
 
@@ -104,14 +103,9 @@ class Fovea(nn.Module):
         return (tokens * self.smooth).softmax(1) * tokens
 
 
-class ViPT(TrackingNetwork):
+class ViPT(ViTTracker):
     """OSTrack with a prompt per block (deep) or before the first (shallow)."""
 
     peft_pattern = "prompt"
-    official_unused = r"backbone\.(cls_token|pos_embed)"
+    backbone_class = ViPTBackbone
     spec: ViPTSpec
-
-    def __init__(self, spec: ViPTSpec) -> None:
-        super().__init__(spec)
-        self.backbone = ViPTBackbone(spec)
-        self.box_head = CenterHead(spec.dim, spec.head_channels)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from timm.models import vision_transformer as timm_vit
 from torch import Tensor, nn
 from torch.nn import functional
+
+KEEP = 0.7  # share of search tokens that a trained network keeps at each elimination
 
 
 class PatchEmbed(nn.Module):
@@ -65,15 +68,21 @@ class Attention(timm_vit.Attention):
 
 
 class Block(timm_vit.Block):
-    """Pre-norm transformer block; LayerNorm eps and qkv bias as in ViT."""
+    """Pre-norm transformer block with qkv bias, and ViT's LayerNorm unless told otherwise."""
 
-    def __init__(self, dim: int, heads: int, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        drop_path: float = 0.0,
+        norm_layer: Callable[..., nn.Module] | None = None,
+    ) -> None:
         super().__init__(
             dim,
             heads,
             qkv_bias=True,
             drop_path=drop_path,
-            norm_layer=layer_norm,
+            norm_layer=norm_layer or layer_norm,
             attn_layer=Attention,
         )
 
@@ -137,7 +146,7 @@ class Candidates:
         return torch.cat((template, full.scatter(1, index, search)), 1)
 
 
-def keep_ratio(epoch: float, final: float = 0.7, start: int = 20, end: int = 100) -> float:
+def keep_ratio(epoch: float, final: float = KEEP, start: int = 20, end: int = 100) -> float:
     """Share of the search tokens kept in training: 1 until ``start``, then a cosine to ``final``.
 
     The defaults are OSTrack's: elimination begins in epoch 20 and is complete in epoch 100.

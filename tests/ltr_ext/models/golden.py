@@ -9,9 +9,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ltr_ext.models.checkpoint import load_weights, translate
+from ltr_ext.models.registry import build_network
 
 TOLERANCE = 1e-4
+# Network to golden files; files of one network differ in their inputs.
+NETWORKS = {
+    "ostrack256": ["ostrack_b256"],
+    "ostrack256_ce": ["ostrack_b256_ce"],
+    "ostrack384_ce": ["ostrack_b384_ce"],
+    "droptrack384": ["droptrack_b384_ce"],
+    "sutrack_t224": ["sutrack_t224", "sutrack_t224_text"],
+    "sutrack_b224": ["sutrack_b224", "sutrack_b224_text"],
+    "sutrack_b384": ["sutrack_b384", "sutrack_b384_text"],
+    "two_branch_ostrack256": ["srtrack_ostrack_b256"],
+    "two_branch_droptrack384": ["srtrack_droptrack_b384"],
+    "vipt256": ["vipt_deep_b256_ce"],
+    "vipt256_shallow": ["vipt_shaw_b256_ce"],
+    "sdstrack256": ["sdstrack_b256_ce"],
+    "untrack256": ["untrack_b256_ce"],
+    "swintrack_t224": ["swintrack_t224"],
+    "swintrack_b384": ["swintrack_b384"],
+}
 
 
 class Golden:
@@ -24,7 +45,7 @@ class Golden:
         self.outputs = dict(np.load(folder / "golden" / f"{name}.npz"))
 
     def official_state(self) -> dict[str, Tensor]:
-        """The official file's tensors; counters of seen batches, the only integers, are 0."""
+        """The official file's tensors; counters and tables of indices are 0, and not compared."""
         return {
             key: torch.from_numpy(weight(key, shape))
             if dtype.startswith("float")
@@ -32,16 +53,62 @@ class Golden:
             for key, (shape, dtype) in self.shapes.items()
         }
 
-    def input(self, name: str) -> Tensor:
-        return images(self.meta[name])
+    def inputs(self) -> tuple:
+        """Arguments of the network's ``forward``."""
+        meta = self.meta
+        if "templates" not in meta:
+            template, search = images(meta["template"]), images(meta["search"])
+            if search.shape[1] == 9:  # UnTrack: channels 6 to 8 hold the index of the modality
+                for sample in range(len(search)):
+                    template[sample, 6:] = search[sample, 6:] = sample
+            return template, search
+        boxes = []
+        for xywh in map(torch.tensor, meta["template_annos_xywh_norm"]):
+            boxes.append(torch.cat((xywh[:, :2] + xywh[:, 2:] / 2, xywh[:, 2:]), 1))
+        text = images(meta["text"]) if meta["text"] else None
+        return [images(recipe) for recipe in meta["templates"]], images(meta["search"]), boxes, text
 
-    def errors(self, outputs: dict[str, Tensor], tokens: Tensor) -> dict[str, float]:
-        """Largest difference per output."""
-        ours = {**outputs, "backbone_feat_mean": tokens.mean(-1)}
+    def errors(self, network: nn.Module) -> dict[str, float]:
+        """Largest difference per output of a network with these weights."""
+        tokens = []
+        hook = network.backbone.register_forward_hook(
+            lambda module, inputs, output: tokens.append(output)
+        )
+        with torch.no_grad():
+            ours = network(*self.inputs())
+        hook.remove()
+        ours["backbone_feat_mean"] = tokens[0].mean(-1)
+        ours["class_score"], ours["bbox"] = ours["score_map"], box_map(ours)
         return {
             name: float(np.abs(ours[name].numpy().reshape(value.shape) - value).max())
             for name, value in self.outputs.items()
         }
+
+
+def golden_errors(folder: Path, name: str) -> dict[str, float]:
+    """Largest difference per output of network ``name`` over its golden files.
+
+    The network must take the official tensors by name and leave none.
+    """
+    references = [Golden(folder, file) for file in NETWORKS[name]]
+    network = build_network(name).eval()
+    official = references[0].official_state()
+    assert translate(official, type(network)).keys() == network.state_dict().keys()
+    load_weights(network, official, name)
+    errors: dict[str, float] = {}
+    for reference in references:
+        for output, error in reference.errors(network).items():
+            errors[output] = max(error, errors.get(output, 0.0))
+    return errors
+
+
+def box_map(outputs: dict[str, Tensor]) -> Tensor:
+    """(B, H, W, 4) cxcywh box of every cell: SwinTrack's own form of its output."""
+    offset = outputs["offset_map"]
+    height, width = offset.shape[2:]
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    centre = (offset + torch.stack((columns, rows))) / torch.tensor([width, height])[:, None, None]
+    return torch.cat((centre, outputs["size_map"]), 1).permute(0, 2, 3, 1)
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:

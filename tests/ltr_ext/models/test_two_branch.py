@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from ltr_ext.models.network import fusion_places
 from ltr_ext.models.registry import build_network
 from ltr_ext.models.two_branch import two_branch_from
 from srft_plugin.errors import UserError
@@ -31,9 +32,11 @@ def test_every_tensor_is_a_copy_of_its_source(base, network):
 
 
 def test_fusion_blocks_come_from_the_blocks_they_follow(network):
-    assert network.spec.fuse_after == (1, 3, 5, 7)
+    assert fusion_places(12) == (2, 5, 8, 11)  # after blocks 3, 6, 9 and 12
+    assert fusion_places(24) == (5, 11, 17, 23)
     sources = network.prior_sources()
-    assert sources["backbone.fusion.2.attn.qkv"] == "backbone.blocks.5.attn.qkv"
+    origin = network.spec.fuse_after[2]
+    assert sources["backbone.fusion.2.attn.qkv"] == f"backbone.blocks.{origin}.attn.qkv"
     assert sources["backbone.norm_aux"] == "backbone.norm"
 
 
