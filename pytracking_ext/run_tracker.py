@@ -7,7 +7,6 @@ first one stopped.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Tracks, prints the score table; 1 when a sequence failed."""
-    device = arguments.device or default_device(int(os.environ.get("LOCAL_RANK", 0)))
+    device = arguments.device or default_device()
     parameters = load(arguments.tracker_param, arguments.checkpoint, device)
     name = arguments.dataset_name
     shard = Shard.parse(arguments.shard) if arguments.shard else Shard.of_process()

@@ -130,7 +130,8 @@ def _attributes(scores: Mapping[str, Score], metric: str) -> str:
             }
         )
     return _section(
-        "Attributes", f'{legend(list(scores))}<div class="charts">{radar}<div>{_table(table)}</div></div>'
+        "Attributes",
+        f'{legend(list(scores))}<div class="charts">{radar}<div>{_table(table)}</div></div>',
     )
 
 

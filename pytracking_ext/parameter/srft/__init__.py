@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import multiprocessing
+import os
 import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +62,7 @@ def load(name: str, checkpoint: str | Path | None = None, device: str = "cpu") -
     if name in module_names():
         module = importlib.import_module(f"{__name__}.{name}")
         return module.parameters(device=device)
-    return from_checkpoint(trained_network(name), device)
+    return trained(name, device)
 
 
 def from_checkpoint(
@@ -77,9 +79,22 @@ def from_checkpoint(
     return TrackerParameters(network=network, checkpoint=path, device=device, **settings)
 
 
-def default_device(index: int = 0) -> str:
-    """GPU ``index`` where there is one, else the CPU."""
-    return f"cuda:{index}" if torch.cuda.is_available() else "cpu"
+def trained(config: str, device: str | None = None) -> TrackerParameters:
+    """The network that the last training of ``config`` left in the workspace."""
+    return from_checkpoint(trained_network(config), device or default_device())
+
+
+def default_device() -> str:
+    """The GPU of this process, else the CPU.
+
+    torchrun numbers the processes of a machine; the workers of pytracking's ``--threads`` are
+    numbered by their pool.
+    """
+    if not torch.cuda.is_available():
+        return "cpu"
+    worker = multiprocessing.current_process()._identity
+    index = int(os.environ.get("LOCAL_RANK", worker[0] - 1 if worker else 0))
+    return f"cuda:{index % torch.cuda.device_count()}"
 
 
 def module_names() -> list[str]:
