@@ -112,7 +112,8 @@ def list_frames(entry: Entry) -> FileFrames:
         raise UserError(f"{rgb_folder}: no images; extract the sequence again")
     if not layout.aux:
         return FileFrames(rgb_folder, rgb)
-    aux_folder = _find(entry, layout.aux, f"folder of {layout.modality} images")
+    hint = "; render it with `srft data events`" if layout.modality == "event" else ""
+    aux_folder = _find(entry, layout.aux, f"folder of {layout.modality} images", hint)
     return FileFrames(rgb_folder, rgb, aux_folder, image_names(aux_folder), layout.modality)
 
 
@@ -158,12 +159,12 @@ def presence_labels(entry: Entry) -> list[tuple[Path, np.ndarray, int]]:
     return [(file, read_flags(file), seen) for file, seen in pairs if file.is_file()]
 
 
-def _find(entry: Entry, patterns: Many[str], what: str) -> Path:
+def _find(entry: Entry, patterns: Many[str], what: str, hint: str = "") -> Path:
     names = [pattern.format(name=entry.name) for pattern in patterns]
     for name in names:
         if (entry.folder / name).exists():
             return entry.folder / name
-    raise UserError(f"{entry.folder}: no {what}; expected {' or '.join(names)}")
+    raise UserError(f"{entry.folder}: no {what}; expected {' or '.join(names)}{hint}")
 
 
 class FolderDataset:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 
+from ltr_ext.data.events import EVENT_FORMS
+
 from .kinds import KINDS
 
 
 def add_commands(subparsers) -> None:
-    """Mounts ``srft data check``."""
+    """Mounts ``srft data check`` and ``srft data events``."""
     data = subparsers.add_parser("data", help="check and index data sets")
     actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = actions.add_parser(
@@ -33,6 +35,18 @@ def add_commands(subparsers) -> None:
         "partner and unusable sequences are left out",
     )
     check.set_defaults(run=run_check)
+    events = actions.add_parser("events", help="render the event images that sequences lack")
+    events.add_argument("name", choices=_event_sets(), metavar="NAME", help="visevent, coesot, ..")
+    events.add_argument("root", metavar="ROOT", help="folder of the data set")
+    events.add_argument("--split", default="train", help="part to render (default train)")
+    events.add_argument(
+        "--form", choices=EVENT_FORMS, default="colour_polarity", help="representation"
+    )
+    events.set_defaults(run=run_events)
+
+
+def _event_sets() -> list[str]:
+    return sorted(name for name, kind in KINDS.items() if kind.layout.modality == "event")
 
 
 def run_check(arguments: argparse.Namespace) -> int:
@@ -47,3 +61,14 @@ def run_check(arguments: argparse.Namespace) -> int:
             path, kept = write_index(arguments.root, report)
             print(f"{path}: index of {kept} sequences ({report.split})")
     return int(any(report.findings for report in reports))
+
+
+def run_events(arguments: argparse.Namespace) -> int:
+    """Renders event images from the streams; 1 when a sequence could not be rendered, else 0."""
+    from .event_stream import render_dataset
+    from .registry import open_dataset
+
+    data = open_dataset(arguments.name, arguments.root, arguments.split, use_index=False)
+    written, problems = render_dataset(data.entries, arguments.form)
+    print("\n".join([*problems, f"{written} event images written"]))
+    return int(bool(problems))

@@ -1,0 +1,141 @@
+"""Reading recordings, and rendering the event images that a data set lacks."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ltr_ext.data.events import Events
+from ltr_ext.data.io import read_rgb
+from ltr_ext.dataset import event_stream
+from ltr_ext.dataset.event_stream import EventStream, read_stream, render_sequence
+from ltr_ext.dataset.registry import open_dataset
+from srft_plugin.errors import UserError
+
+# tiny.aedat4: six events on a sensor of 6x4 pixels, frames at 2000 and 4000 us
+TINY = Path(__file__).with_name("tiny.aedat4")
+T = [1000, 1500, 2000, 2500, 3000, 3600]
+X, Y = [0, 1, 1, 5, 4, 0], [0, 2, 2, 3, 1, 3]
+ON = [True, False, True, False, True, False]
+
+
+def assert_tiny(events):
+    for found, expected in zip(events, (T, X, Y, ON), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_aedat4():
+    pytest.importorskip("aedat", reason="pip install srft[events]")
+    stream = read_stream(TINY)
+    assert_tiny(stream.events)
+    assert stream.shape == (4, 6)
+    np.testing.assert_array_equal(stream.frame_times, [2000, 4000])
+
+
+@pytest.mark.parametrize("content", [b"", b"xxxx", TINY.read_bytes()[:300]])
+def test_a_damaged_aedat4_is_an_error(tmp_path, content):
+    pytest.importorskip("aedat", reason="pip install srft[events]")
+    (tmp_path / "a.aedat4").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.aedat4"):
+        read_stream(tmp_path / "a.aedat4")
+
+
+@pytest.mark.parametrize("group", ["", "events/"])
+@pytest.mark.parametrize("off", [0, -1])
+def test_hdf5(tmp_path, group, off):
+    h5py = pytest.importorskip("h5py", reason="pip install srft[events]")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        columns = (np.array(T) - 500, X, Y, np.where(ON, 1, off))
+        for name, column in zip("txyp", columns, strict=True):
+            file[group + name] = column
+        file["t_offset"] = 500
+    assert_tiny(read_stream(tmp_path / "a.h5").events)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["t"] = T
+    with pytest.raises(UserError, match="columns t, x, y, p"):
+        read_stream(tmp_path / "b.h5")
+
+
+@pytest.mark.parametrize("separator", [" ", ",", "\t"])
+@pytest.mark.parametrize("seconds", [False, True])
+def test_text(tmp_path, separator, seconds):
+    times = [f"{t / 1e6:.6f}" if seconds else str(t) for t in T]
+    rows = zip(times, map(str, X), map(str, Y), map(str, map(int, ON)), strict=True)
+    (tmp_path / "a.txt").write_text("\n".join(separator.join(row) for row in rows))
+    assert_tiny(read_stream(tmp_path / "a.txt").events)
+
+
+def test_events_out_of_order_are_sorted(tmp_path):
+    (tmp_path / "a.txt").write_text("30 1 0 1\n10 2 0 1\n20 3 0 0\n")
+    np.testing.assert_array_equal(read_stream(tmp_path / "a.txt").events.x, [2, 3, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "1 2 3\n", "expected rows of t x y p"),
+        ("a.txt", "t x y p\n", "expected rows of t x y p"),
+        ("a.bin", "x", "not an event stream"),
+    ],
+)
+def test_wrong_files_are_errors(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_stream(tmp_path / name)
+    with pytest.raises(UserError, match="no such file"):
+        read_stream(tmp_path / "b.txt")
+
+
+def test_a_library_that_is_not_installed_is_named(monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(event_stream.importlib, "import_module", missing)
+    with pytest.raises(UserError, match=r"needs aedat; pip install srft\[events\]"):
+        read_stream(TINY)
+
+
+@pytest.fixture
+def bare(tmp_path, copies):
+    """A VisEvent sequence of two frames with a stream instead of event images."""
+    folder = tmp_path / "test" / "bird"
+    copies.write_images(folder / "vis_imgs", ["frame0000.bmp", "frame0001.bmp"])
+    copies.write_rows(folder / "groundtruth.txt", copies.BOXES[:2])
+    shutil.copy(TINY, folder / "bird.aedat4")
+    return tmp_path
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    """The content of tiny.aedat4 without the library that reads it."""
+    columns = (np.array(T), np.array(X), np.array(Y), np.array(ON))
+    stream = EventStream(Events(*columns), (4, 6), np.array([2000, 4000]))
+    monkeypatch.setattr(event_stream, "read_stream", lambda path: stream)
+
+
+def test_missing_event_images_are_rendered_from_the_stream(bare, recording):
+    entry = open_dataset("visevent", bare, "test").entries[0]
+    with pytest.raises(UserError, match="no folder of event images.*srft data events"):
+        open_dataset("visevent", bare, "test")[0]
+    assert render_sequence(entry) == 2
+    frames = open_dataset("visevent", bare, "test")[0].frames
+    assert list(frames.aux_names) == ["frame0000.png", "frame0001.png"]
+    first, second = read_rgb(frames.aux_path(0)), read_rgb(frames.aux_path(1))
+    white = [255, 255, 255]
+    assert first[0, 0].tolist() == [220, 30, 30] and second[0, 0].tolist() == white
+    assert first[2, 1].tolist() == [30, 30, 200]  # the event at 2000 us belongs to the next frame
+    assert second[2, 1].tolist() == [220, 30, 30] and second[3, 0].tolist() == [30, 30, 200]
+    assert render_sequence(entry) == 0  # they are there now
+
+
+def test_a_stream_of_other_frames_is_an_error_and_leaves_nothing(bare, recording, copies):
+    folder = bare / "test" / "bird"
+    copies.write_images(folder / "vis_imgs", ["frame0002.bmp"])
+    entry = open_dataset("visevent", bare, "test").entries[0]
+    with pytest.raises(UserError, match="2 frame times for 3 colour images"):
+        render_sequence(entry)
+    (folder / "bird.aedat4").unlink()
+    with pytest.raises(UserError, match="neither event images nor a stream"):
+        render_sequence(entry)
+    assert not (folder / "event_imgs").exists()
