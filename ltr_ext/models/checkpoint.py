@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import zipfile
 from pathlib import Path
@@ -201,11 +202,24 @@ def _refuse_code(path: Path, names: list[str]) -> None:
 
 
 def _resized(positions: Tensor, tokens: int) -> Tensor:
-    """(1, N, C) on a square grid, interpolated to (1, tokens, C)."""
-    old, new = round(positions.shape[1] ** 0.5), round(tokens**0.5)
-    grid = positions.transpose(1, 2).unflatten(2, (old, old))
-    grid = functional.interpolate(grid, (new, new), mode="bicubic", align_corners=False)
-    return grid.flatten(2).transpose(1, 2)
+    """(1, N, C) on a square grid, or on two, interpolated to (1, tokens, C)."""
+    old, new = _grid_sides(positions.shape[1]), _grid_sides(tokens)
+    parts = positions.split([side * side for side in old], 1)
+    resized = []
+    for part, before, after in zip(parts, old, new, strict=True):
+        grid = part.transpose(1, 2).unflatten(2, (before, before))
+        grid = functional.interpolate(grid, (after, after), mode="bicubic", align_corners=False)
+        resized.append(grid.flatten(2).transpose(1, 2))
+    return torch.cat(resized, 1)
+
+
+def _grid_sides(tokens: int) -> list[int]:
+    """Side of the grid of so many tokens; of two where a template of half the side is appended."""
+    side = math.isqrt(tokens)
+    if side * side == tokens:
+        return [side]
+    side = math.isqrt(tokens * 4 // 5)
+    return [side, side // 2]
 
 
 def _listed(what: str, names: list[str]) -> str:

@@ -161,11 +161,22 @@ class TrackingNetwork(nn.Module):
         return None if re.search(self.peft_pattern, name) else name
 
     def copy_base(self, base: TrackingNetwork) -> None:
-        """Copies the weights of the RGB network that this one extends; what is new is left."""
+        """Copies the weights of the RGB network that this one extends; what is new is left.
+
+        Raises:
+            UserError: ``base`` lacks a tensor, or has it in another shape.
+        """
         source, state = base.state_dict(), self.state_dict()
-        for name in state:
-            if (origin := self.base_name(name)) is not None:
-                state[name] = source[origin]
+        for name, value in state.items():
+            if (origin := self.base_name(name)) is None:
+                continue
+            if origin not in source or source[origin].shape != value.shape:
+                found = tuple(source[origin].shape) if origin in source else "none"
+                raise UserError(
+                    f"{self.spec.name} does not extend {base.spec.name}: {name} "
+                    f"{tuple(value.shape)} comes from the base network's {origin}, found {found}"
+                )
+            state[name] = source[origin]
         self.load_state_dict(state)
 
     def prior_sources(self) -> dict[str, str]:

@@ -100,9 +100,9 @@ def network_names() -> list[str]:
     return list(_BY_NAME)
 
 
-def network_class(name: str) -> type[TrackingNetwork]:
-    """Class of the network ``name``; see ``build_network``."""
-    return _entry(name)[0]
+def network_spec(name: str) -> NetworkSpec:
+    """Spec of the network ``name``, without building it; see ``build_network``."""
+    return _entry(name)[1]
 
 
 def build_network(name: str, **changes: object) -> TrackingNetwork:

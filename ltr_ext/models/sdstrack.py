@@ -44,10 +44,11 @@ class Adapter(nn.Module):
 class AdapterBlock(Block):
     """A ViT block that serves three passes: RGB as it is, auxiliary and cross with adapters."""
 
-    def __init__(self, dim: int, heads: int, drop_path: float) -> None:
+    def __init__(self, dim: int, heads: int, drop_path: float, crosses: bool) -> None:
         super().__init__(dim, heads, drop_path)
         self.Space_X_DTE_Adapter, self.MLP_X_DTE_Adapter = Adapter(dim), Adapter(dim)
-        self.Space_X_X_DTE_Adapter, self.MLP_X_X_DTE_Adapter = Adapter(dim), Adapter(dim)
+        if crosses:
+            self.Space_X_X_DTE_Adapter, self.MLP_X_X_DTE_Adapter = Adapter(dim), Adapter(dim)
 
     def run(
         self, tokens: Tensor, candidates: Candidates | None, keep: float, auxiliary: bool
@@ -91,8 +92,10 @@ class SDSTrackBackbone(OSTrackBackbone):
 
     def __init__(self, spec: SDSTrackSpec) -> None:
         super().__init__(spec)
-        rates = spec.drop_paths()
-        self.blocks = nn.ModuleList(AdapterBlock(spec.dim, spec.heads, rate) for rate in rates)
+        self.blocks = nn.ModuleList(
+            AdapterBlock(spec.dim, spec.heads, rate, index in spec.cross_at)
+            for index, rate in enumerate(spec.drop_paths())
+        )
         self.patch_embed_multimodal = PatchEmbed(spec.stride, 3, spec.dim)
 
     def forward(self, template: Tensor, search: Tensor) -> Tensor:
@@ -124,7 +127,11 @@ class SDSTrack(ViTTracker):
     """SDSTrack; ``forward`` is the inference path, ``forward_distilled`` the training path."""
 
     peft_pattern = r"Adapter|multimodal|backbone\.norm\."
-    official_unused = r"backbone\.(cls_token|pos_embed|pos_embed_(z_z|x_x)_dte)"
+    # The public network has adapters for the cross pass in all blocks, and runs it in four.
+    official_unused = (
+        r"backbone\.(cls_token|pos_embed|pos_embed_(z_z|x_x)_dte)"
+        r"|backbone\.blocks\.([0-24578]|10)\.\w+_X_X_DTE_Adapter\..*"
+    )
     backbone_class = SDSTrackBackbone
     spec: SDSTrackSpec
 

@@ -1,0 +1,92 @@
+"""Conversion and inspection of checkpoints."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ltr_ext.models.checkpoint import load_network, save_network
+from ltr_ext.models.convert import convert, extend, inspect
+from ltr_ext.models.registry import build_network
+from srft_plugin.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    return build_network("ostrack_tiny")
+
+
+def test_official_file_becomes_safetensors(tiny, tmp_path):
+    torch.save({"net": tiny.state_dict()}, tmp_path / "a.pth.tar")
+    convert(tmp_path / "a.pth.tar", tmp_path / "b.safetensors")
+    network = load_network(tmp_path / "b.safetensors")
+    assert network.metadata == {"network": "ostrack_tiny"}
+    assert torch.equal(network.backbone.pos_embed_x, tiny.backbone.pos_embed_x)
+
+
+def test_base_becomes_two_branch_with_its_modality(tiny, tmp_path):
+    save_network(tiny, tmp_path / "a.safetensors", epochs=5)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "two_branch", "thermal")
+    network = load_network(tmp_path / "b.safetensors")
+    assert network.spec.name == "two_branch_tiny"
+    assert network.metadata == {
+        "network": "two_branch_tiny",
+        "base": "ostrack_tiny",
+        "modality": "thermal",
+        "epochs": 5,
+    }
+    assert torch.equal(network.backbone.norm_aux.weight, tiny.backbone.norm.weight)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"to": "two_branch_ostrack256"}, "ostrack_tiny makes two_branch_tiny, not two_branch_ost"),
+        (
+            {"to": "two_branch_tyni"},
+            "unknown network 'two_branch_tyni'; did you mean 'two_branch_t",
+        ),
+        ({"to": "vipt256"}, r"vipt256 does not extend ostrack_tiny: .*pos_embed_z \(1, 64, 768\)"),
+        ({"modality": "sonar"}, "unknown modality 'sonar'; expected one of depth, thermal, event"),
+        ({"target": "b.pth"}, "b.pth: converted checkpoints end in .safetensors"),
+    ],
+)
+def test_impossible_conversions_say_why(tiny, tmp_path, arguments, message):
+    save_network(tiny, tmp_path / "a.safetensors")
+    target = tmp_path / arguments.pop("target", "b.safetensors")
+    with pytest.raises(UserError, match=message):
+        convert(tmp_path / "a.safetensors", target, **arguments)
+    assert not target.exists()
+
+
+def test_peers_take_the_base_weights_and_keep_what_is_new():
+    sizes = {"dim": 48, "heads": 3, "depth": 4, "template_size": 64, "search_size": 128}
+    base = build_network("ostrack256", **sizes)
+    for name in ("vipt256", "sdstrack256", "untrack256", "upvpt_ostrack256"):
+        changes = {"prompts": 4} if name == "vipt256" else {}
+        network = build_network(name, **sizes, **changes)
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        network.copy_base(base)
+        source = base.state_dict()
+        for key, value in network.state_dict().items():
+            origin = network.base_name(key)
+            assert torch.equal(value, before[key] if origin is None else source[origin]), key
+        assert set(network.prior_sources().values()) == set(
+            build_network("ostrack256", **sizes).prior_sources()
+        )
+
+
+def test_inspection_names_network_sizes_and_parts(tiny, tmp_path):
+    save_network(extend(tiny, "two_branch"), tmp_path / "a.safetensors", modality="depth")
+    text = inspect(tmp_path / "a.safetensors")
+    assert "two_branch_tiny" in text and "search region 128 pixels, 6 channels" in text
+    assert "modality    depth" in text
+    total = sum(value.numel() for value in extend(tiny, "two_branch").state_dict().values())
+    assert text.splitlines()[-1].split()[-1] == f"{total:,}"
+
+
+def test_inspection_of_an_unknown_file(tmp_path):
+    torch.save({"weight": torch.zeros(2, 3)}, tmp_path / "a.pth")
+    text = inspect(tmp_path / "a.pth")
+    assert "network     unknown" in text and text.endswith("6")

@@ -1,0 +1,193 @@
+"""The peers that SRFT is combined with: what they train, and that they train."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ltr_ext.actors.losses import cxcywh_to_xyxy, giou
+from ltr_ext.models.registry import build_network
+from ltr_ext.models.untrack import edges, hard_choice
+from srft_plugin.errors import UserError
+from srft_plugin.optimizer import SRFT
+
+SMALL = {"dim": 48, "heads": 3, "depth": 4, "template_size": 64, "search_size": 128}
+SMALL_VIT = {
+    "vipt256": {**SMALL, "prompts": 4, "eliminate_at": (1, 2)},
+    "sdstrack256": {**SMALL, "cross_at": (1, 3), "eliminate_at": (1, 2)},
+    "untrack256": {**SMALL, "eliminate_at": (1, 2)},
+    "upvpt_ostrack256": {**SMALL, "eliminate_at": (1, 2)},
+}
+
+
+def small(name):
+    torch.manual_seed(0)
+    return build_network(name, **SMALL_VIT[name])
+
+
+def images(network, batch=3):
+    spec = network.spec
+    sizes = (spec.template_size, spec.search_size)
+    return [torch.randn(batch, spec.in_channels, size, size) for size in sizes]
+
+
+def training_images(network):
+    """A batch of three; for UnTrack, one sample of each modality."""
+    batch = images(network)
+    if network.spec.name != "untrack256":
+        return batch
+    modality = torch.tensor([1.0, 2.0, 3.0])[:, None, None, None]
+    return [torch.cat((x, modality.expand(-1, 3, *x.shape[2:])), 1) for x in batch]
+
+
+def loss(outputs):
+    box = cxcywh_to_xyxy(torch.tensor([[0.5, 0.5, 0.3, 0.3]]).expand(3, 4))
+    overlap, _ = giou(cxcywh_to_xyxy(outputs["pred_boxes"]), box)
+    maps = [outputs[key].square().mean() for key in ("score_map", "size_map", "offset_map")]
+    return (1 - overlap).mean() + sum(maps)
+
+
+@pytest.mark.parametrize("name", SMALL_VIT)
+def test_one_srft_step_moves_prompts_and_backbone(name):
+    """Table VIII: efficient tuning, backbone unfrozen, with SRFT."""
+    network = small(name).train()
+    network.freeze()
+    trained = {key: p for key, p in network.named_parameters() if p.requires_grad}
+    optimizer = SRFT(torch.optim.AdamW(trained.values(), 1e-3), None, 10, mode="transfer")
+    before = {key: p.detach().clone() for key, p in network.named_parameters()}
+    for _ in range(2):  # low-rank paths that start at zero reach their inner matrix in the second
+        optimizer.zero_grad()
+        loss(network(*training_images(network))).backward()
+        optimizer.step()
+    for key, parameter in network.named_parameters():
+        assert torch.equal(parameter, before[key]) == (key not in trained), key
+
+
+@pytest.mark.parametrize("name", SMALL_VIT)
+def test_efficient_parameters_are_few_and_all_have_gradients(name):
+    network = small(name).train()
+    efficient = set(network.peft_parameter_names())
+    for key, parameter in network.named_parameters():
+        parameter.requires_grad_(key in efficient)
+    loss(network(*training_images(network))).backward()
+    missing = {key for key, p in network.named_parameters() if key in efficient and p.grad is None}
+    assert efficient and not missing
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [("vipt256", 0.01), ("vipt256_shallow", 0.01), ("sdstrack256", 0.15), ("untrack256", 0.08)],
+)
+def test_share_of_efficient_parameters(name, share):
+    with torch.device("meta"):
+        network = build_network(name)
+    parameters = dict(network.named_parameters())
+    efficient = sum(parameters[key].numel() for key in network.peft_parameter_names())
+    assert 0 < efficient < share * sum(p.numel() for p in parameters.values())
+
+
+def test_base_networks_have_no_efficient_parameters():
+    with torch.device("meta"):
+        assert build_network("two_branch_ostrack256").peft_parameter_names() == []
+
+
+@pytest.mark.parametrize("name", ["upvpt_ostrack256", "upvpt_swintrack_t224"])
+def test_upvpt_prompts_are_under_one_percent_and_mlps_train(name):
+    with torch.device("meta"):
+        network = build_network(name)
+    parameters = dict(network.backbone.named_parameters())
+    prompts = sum(p.numel() for key, p in parameters.items() if "prompt" in key)
+    assert 0 < prompts < 0.01 * sum(p.numel() for p in parameters.values())
+    kinds = {key.split(".")[-3] if "mlp" in key else "prompt" for key in
+             network.peft_parameter_names()}  # fmt: skip
+    assert kinds == {"mlp", "prompt"}
+
+
+def test_upvpt_prompts_change_the_output_and_leave_the_token_count():
+    network = small("upvpt_ostrack256").eval()
+    inputs = images(network)
+    with torch.no_grad():
+        before = network.backbone(*inputs)
+        network.backbone.prompts[3] += torch.randn(10, 48)
+        after = network.backbone(*inputs)
+    assert before.shape == after.shape == (3, 16 + 64, 48)
+    assert not torch.allclose(before, after)
+
+
+def test_upvpt_without_prompts_is_ostrack():
+    """Prompts that no query attends to (keys far away) leave OSTrack's numbers."""
+    torch.manual_seed(0)
+    base = build_network("ostrack256", **SMALL).eval()
+    network = build_network("upvpt_ostrack256", **SMALL, prompts=0, eliminate_at=()).eval()
+    network.copy_base(base)
+    inputs = images(base)
+    with torch.no_grad():
+        expected, found = base(*inputs), network(*inputs)
+    assert all(torch.allclose(expected[key], found[key], atol=1e-5) for key in expected)
+
+
+def test_upvpt_on_windows_without_prompts_is_swintrack():
+    sizes = {"dim": 24, "depths": (2, 2, 2), "encoder_layers": 1}
+    torch.manual_seed(0)
+    base = build_network("swintrack_t224", **sizes).eval()
+    without, with_prompts = (
+        build_network("upvpt_swintrack_t224", **sizes, prompts=m).eval() for m in (0, 3)
+    )
+    inputs = images(base)
+    with torch.no_grad():
+        expected = base(*inputs)
+        for network, same in ((without, True), (with_prompts, False)):
+            network.copy_base(base)
+            found = network(*inputs)
+            assert torch.allclose(expected["offset_map"], found["offset_map"], atol=1e-6) == same
+
+
+def test_sdstrack_training_path_pulls_the_masked_copy_to_the_clean_one():
+    network = small("sdstrack256").train()
+    inputs = images(network)
+    clean, masked, distance = network.forward_distilled(*inputs)
+    assert clean["score_map"].shape == masked["score_map"].shape == (3, 1, 8, 8)
+    assert distance > 0 and not torch.equal(clean["score_map"], masked["score_map"])
+    distance.backward()
+    assert network.backbone.blocks[0].Space_X_DTE_Adapter.D_fc1.weight.grad.abs().sum() > 0
+
+
+def test_sdstrack_crosses_modalities_only():
+    """In the cross pass, RGB tokens depend on the auxiliary ones, and on no other RGB token."""
+    block = small("sdstrack256").eval().backbone.blocks[1]
+    tokens = torch.randn(1, 12, 48, requires_grad=True)
+    block.cross(tokens)[0, 0].sum().backward()
+    reached = tokens.grad[0].abs().sum(1) > 1e-7
+    assert reached.tolist() == [True] + [False] * 5 + [True] * 6
+
+
+def test_untrack_modality_comes_from_metadata_or_from_channels():
+    network = small("untrack256").eval()
+    template, search = images(network)
+    with torch.no_grad():
+        for index, name in enumerate(("depth", "thermal", "event"), 1):
+            network.metadata = {"modality": name}
+            alone = network(template, search)["score_map"]
+            nine = [torch.cat((x, torch.full_like(x[:, :3], index)), 1) for x in (template, search)]
+            network.metadata = {}
+            assert torch.equal(network(*nine)["score_map"], alone)
+            assert not torch.equal(network(template, search)["score_map"], alone)
+    network.metadata = {"modality": "sonar"}
+    with pytest.raises(UserError, match="unknown modality 'sonar'"):
+        network(template, search)
+
+
+def test_untrack_choice_is_hard_forward_and_soft_backward():
+    weights = torch.tensor([[0.1, 0.4, 0.2, 0.3]], requires_grad=True)
+    best, worst = hard_choice(weights, 1), hard_choice(weights, -1)
+    assert best.tolist() == [[0, 1, 0, 0]] and worst.tolist() == [[1, 0, 0, 0]]
+    (best * torch.arange(4.0)).sum().backward()
+    assert weights.grad.tolist() == [[0, 1, 2, 3]]
+
+
+def test_edges_are_zero_on_flat_images_away_from_the_border():
+    found = edges(torch.full((1, 2, 32, 32), 0.7))
+    assert found.shape == (1, 8, 32, 32) and not found.any()
+    step = torch.zeros(1, 1, 32, 32)
+    step[..., 16:] = 1
+    assert edges(step)[..., 4:28, 8:24].abs().max() == 1
