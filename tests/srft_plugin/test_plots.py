@@ -1,0 +1,70 @@
+"""The figures' quantities by hand, and that the files are pictures of them."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from srft_plugin import Prior, UserError
+from srft_plugin.plots import (
+    gradient_sparsity,
+    sensitivity_map,
+    weight_distance,
+    weighted_distance_curves,
+)
+from srft_plugin.plots.distance import operation_distances, sensitivity_weighted_distance
+from srft_plugin.plots.figures import layers_by_operation
+
+NAMES = ["patch.proj", "blocks.0.attn.qkv", "blocks.0.norm", "blocks.1.attn.qkv"]
+PRIOR = Prior(
+    {name: torch.tensor([v]).double() for name, v in zip(NAMES, (4, 3, 0.25, 1), strict=True)}, {}
+)
+
+
+def assert_picture(path):
+    image = cv2.imread(str(path))
+    assert image is not None and image.std() > 10
+
+
+def test_layers_and_operations_are_read_from_names():
+    layers, operations, grid, rest = layers_by_operation(PRIOR.sensitivity())
+    assert layers == ["blocks.0", "blocks.1"]
+    assert operations == ["attn.qkv", "norm"]
+    np.testing.assert_array_equal(grid, [[3, 0.25], [1, np.nan]])
+    assert rest == {"patch.proj": 4}
+
+
+def test_distances_by_hand(tmp_path):
+    start = {"a.weight": torch.tensor([3.0, 0.0]), "a.bias": torch.tensor([4.0])}
+    start["b.weight"] = torch.tensor([2.0])
+    end = {"a.weight": torch.tensor([3.0, 3.0]), "a.bias": torch.tensor([0.0])}
+    end["b.weight"] = torch.tensor([1.0])
+    groups = {"a": ["a.weight", "a.bias"], "b": ["b.weight"]}
+    distances = operation_distances(start, end, groups)
+    assert distances == pytest.approx({"a": 1.0, "b": 0.5})
+    prior = Prior({"a": torch.tensor([1.0]).double(), "b": torch.tensor([3.0]).double()}, {})
+    weighted = sensitivity_weighted_distance(start, end, groups, prior)
+    assert weighted == pytest.approx((1 * 1.0 + 3 * 0.5) / 4)
+    weight_distance(distances, tmp_path / "fig8.png")
+    assert_picture(tmp_path / "fig8.png")
+
+
+def test_checkpoints_of_different_networks_are_refused():
+    start = {"a": torch.ones(2)}
+    with pytest.raises(UserError, match="the first is 'a'"):
+        operation_distances(start, {"a": torch.ones(3)}, {"a": ["a"]})
+    with pytest.raises(UserError, match="has a prior"):
+        sensitivity_weighted_distance(start, start, {"a": ["a"]}, PRIOR)
+
+
+def test_pictures_are_written(tmp_path):
+    sensitivity_map(PRIOR, tmp_path / "fig4.png")
+    gradients = {"a.weight": torch.tensor([0.0, 5.0, 0.0]), "a.bias": torch.tensor([0.0])}
+    measures = gradient_sparsity(gradients, {"a": list(gradients)}, tmp_path / "fig5.png")
+    assert measures == pytest.approx({"a": 0.5})
+    curves = {"fft": [(0, 0.0), (5, 0.2)], "srft": [(0, 0.0), (5, 0.1)]}
+    weighted_distance_curves(curves, tmp_path / "fig9.png")
+    for name in ("fig4", "fig5", "fig9"):
+        assert_picture(tmp_path / f"{name}.png")
+    with pytest.raises(UserError, match="nothing to draw"):
+        sensitivity_map(Prior({}, {}), tmp_path / "none.png")
