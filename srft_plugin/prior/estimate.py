@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from srft_plugin.errors import UserError
 from srft_plugin.groups import operation_groups
 from srft_plugin.prior.capture import LossFn
+from srft_plugin.prior.curvature import finite_difference_spectra, lanczos_spectra
 from srft_plugin.prior.fisher import fisher_spectra
 from srft_plugin.prior.store import Prior
 
 METHODS: dict[str, Callable[..., tuple[dict[str, Tensor], int]]] = {
     "fisher": fisher_spectra,
+    "lanczos": lanczos_spectra,
+    "finite_difference": finite_difference_spectra,
 }
 
 
@@ -39,7 +42,8 @@ def estimate_prior(
             the samples.
         batches: data of the pre-training domain D_0, on the network's device; all are held.
         groups: operation to the names of its parameters; ``operation_groups(network)`` if None.
-        method: ``"fisher"``, exact for the empirical Fisher.
+        method: ``"fisher"``, exact for the empirical Fisher; ``"lanczos"``, the Hessian, a check;
+            ``"finite_difference"``, Eq. 7 as printed, for comparison.
         top_k: K of Eq. 8, the eigenvalues to keep of each operation.
         options: further arguments of the method.
 

@@ -1,0 +1,189 @@
+"""Lanczos and Eq. 7 against explicit Hessians, and the bounds of Proposition 1."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.func import functional_call
+
+from srft_plugin import UserError, estimate_prior
+
+
+def explicit_hessian(network, batch, name):
+    """Hessian of the mean loss in one parameter, entry by entry through autograd."""
+    values = {n: p.detach() for n, p in network.named_parameters()}
+
+    def mean_loss(flat):
+        parameters = values | {name: flat.view_as(values[name])}
+        return squared_error(lambda x: functional_call(network, parameters, x), batch).mean()
+
+    return torch.autograd.functional.hessian(mean_loss, values[name].flatten())
+
+
+def squared_error(network, batch):
+    x, y = batch
+    return (network(x) - y).square().sum(1)
+
+
+def make_network():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    batches = [(torch.randn(n, 3).double(), torch.randn(n, 2).double()) for n in (7, 5)]
+    return network, batches, tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+
+
+GROUPS = {"first": ["0.weight"], "last": ["2.weight"]}
+
+
+def test_lanczos_finds_the_leading_eigenvalues_of_the_hessian():
+    network, batches, whole = make_network()
+    prior = estimate_prior(network, squared_error, batches, GROUPS, "lanczos", top_k=4)
+    for group, (name,) in GROUPS.items():
+        expected = torch.linalg.eigvalsh(explicit_hessian(network, whole, name)).flip(0)[:4]
+        torch.testing.assert_close(prior.spectra[group], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_lanczos_with_repeated_eigenvalues_and_unused_parameters():
+    network = nn.ModuleDict({"a": nn.Linear(1, 6, bias=False), "b": nn.Linear(1, 1)}).double()
+
+    def loss_fn(net, batch):  # Hessian 2 I: the first Krylov space is invariant
+        return net["a"].weight.square().sum() + batch * 0
+
+    with pytest.warns(UserWarning, match="does not depend on b"):
+        prior = estimate_prior(
+            network, loss_fn, [torch.zeros(3).double()], method="lanczos", top_k=2
+        )
+    assert prior.spectra["a"].tolist() == pytest.approx([2.0, 2.0])
+    assert len(prior.spectra["b"]) == 0
+
+
+def test_equation_7_in_float64_is_the_rayleigh_quotient_of_its_directions():
+    network, batches, whole = make_network()
+    before = {name: p.clone() for name, p in network.named_parameters()}
+    prior = estimate_prior(
+        network, squared_error, batches, GROUPS, "finite_difference", top_k=8, probes=8, rho=1e-4
+    )
+    generator = torch.Generator().manual_seed(0)
+    for group, (name,) in GROUPS.items():
+        hessian = explicit_hessian(network, whole, name)
+        size = (8, len(hessian))
+        shape = dict(network.named_parameters())[name].shape
+        directions = torch.stack([torch.randn(shape, generator=generator) for _ in range(8)])
+        e = directions.view(size).double()
+        quotients = ((e @ hessian) * e).sum(1) / e.square().sum(1)
+        expected = quotients.sort(descending=True).values
+        torch.testing.assert_close(prior.spectra[group], expected, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
+
+
+def test_equation_7_in_float32_is_round_off():
+    """The largest of 60 probes is off by a factor of ten and more, and some are negative."""
+    torch.manual_seed(0)
+    network = nn.Linear(40, 4)
+    batches = [(torch.randn(64, 40), torch.randn(64, 4))]
+    settings = {"method": "finite_difference", "top_k": 60, "probes": 60}
+    values = {
+        dtype: estimate_prior(network, squared_error, batches, dtype=dtype, **settings).spectra[
+            "Linear"
+        ]
+        for dtype in (torch.float64, torch.float32)
+    }
+    assert (values[torch.float64] > 0).all()
+    assert (values[torch.float32] <= 0).any()
+    assert values[torch.float32].max() > 10 * values[torch.float64].max()
+
+
+def test_equation_7_measures_the_mean_eigenvalue_not_the_leading_one():
+    """A quadratic with one eigenvalue of 1000 among 400 of about 1."""
+    d = 400
+    scales = torch.ones(d).double()
+    scales[0] = 1000.0
+    network = nn.Linear(d, 1, bias=False).double()
+    groups = {"all": ["weight"]}
+
+    def loss_fn(net, batch):
+        return 0.5 * (scales * net.weight.square()).sum() + batch * 0
+
+    batches = [torch.zeros(1).double()]
+    settings = {"groups": groups, "top_k": 1}
+    probed = estimate_prior(
+        network, loss_fn, batches, method="finite_difference", rho=1e-3, probes=100, **settings
+    )
+    exact = estimate_prior(network, loss_fn, batches, method="lanczos", **settings)
+    assert exact.spectra["all"].item() == pytest.approx(1000)
+    mean = scales.mean().item()
+    assert mean < probed.spectra["all"].item() < 20 * mean
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("lanczos", {"steps": 3}), ("finite_difference", {"probes": 3})]
+)
+def test_too_few_steps_are_refused(method, options):
+    network, batches, _ = make_network()
+    with pytest.raises(UserError, match="top_k is 4"):
+        estimate_prior(network, squared_error, batches, method=method, top_k=4, **options)
+
+
+# Proposition 1: F is approximated by gamma I in each group, gamma the mean of its K leading
+# eigenvalues.
+
+
+def fisher_of_random_network(seed, width):
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 2)).double()
+    batch = (torch.randn(6, 3).double(), torch.randn(6, 2).double())
+    blocks = []
+    for p in network.parameters():
+        rows = [
+            torch.autograd.grad(loss, p, retain_graph=True)[0].flatten()
+            for loss in squared_error(network, batch)
+        ]
+        g = torch.stack(rows)
+        blocks.append(g.mT @ g / len(g))
+    return blocks
+
+
+def gammas(blocks, k):
+    leading = [torch.linalg.eigvalsh(block).flip(0)[:k] for block in blocks]
+    return [values.mean() for values in leading]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 8))
+def test_proposition_1_bound_on_the_generalization_gap(seed, width, k):
+    """|gap(F) - gap(F~)| <= |delta|^2 / 2 * max lambda_1, for any delta."""
+    blocks = fisher_of_random_network(seed, width)
+    largest = max(torch.linalg.eigvalsh(block)[-1] for block in blocks)
+    difference, length = 0, 0
+    for block, gamma in zip(blocks, gammas(blocks, k), strict=True):
+        delta = torch.randn(len(block)).double()
+        difference += 0.5 * (delta @ block @ delta - gamma * delta @ delta)
+        length += delta @ delta
+    assert abs(difference) <= 0.5 * length * largest * (1 + 1e-9)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 8))
+def test_proposition_1_frobenius_error_with_the_terms_it_drops(seed, width, k):
+    """|F - F~|_F^2 = sum_i (lambda_i - gamma)^2 over ALL i: it exceeds the printed bound, which
+    has the lambda_i^2 of i > K only, and obeys the one with the dropped terms put back."""
+    blocks = fisher_of_random_network(seed, width)
+    error = bound = 0
+    for block, gamma in zip(blocks, gammas(blocks, k), strict=True):
+        values = torch.linalg.eigvalsh(block).flip(0).clamp(min=0)
+        error += (block - gamma * torch.eye(len(block)).double()).square().sum()
+        leading, tail = values[:k], values[k:]
+        bound += (leading - gamma).square().sum()
+        bound += torch.maximum(tail.square(), (gamma - tail).square()).sum()
+    assert error <= bound * (1 + 1e-9)
+
+
+def test_proposition_1_bound_on_the_frobenius_error_fails_as_printed():
+    """F = diag(2, 0), K = 1: gamma = 2 and F~ = diag(2, 2), an error of 2 where it allows 0."""
+    fisher, k = torch.diag(torch.tensor([2.0, 0.0])), 1
+    values = torch.linalg.eigvalsh(fisher).flip(0)
+    error = (fisher - values[:k].mean() * torch.eye(2)).norm()
+    printed = values[k:].square().sum().sqrt()
+    assert error.item() == 2.0
+    assert printed.item() == 0.0
