@@ -39,8 +39,7 @@ def evaluate(
     Raises:
         UserError: the directory holds results of other weights or settings.
     """
-    settings = {"margin": parameters.margin, "window_weight": parameters.window_weight}
-    open_results(directory, parameters.checkpoint, settings)
+    open_results(directory, parameters.checkpoint, parameters.settings)
     return track_dataset(sequences, parameters, directory, **how)
 
 

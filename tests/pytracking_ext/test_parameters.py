@@ -1,7 +1,10 @@
 """Parameter sets: by module, by training run, by checkpoint."""
 
 import pytest
+import torch
 
+from ltr_ext.models.registry import build_network
+from pytracking_ext.parameter import srft
 from pytracking_ext.parameter.srft import default_rgb, from_checkpoint, load
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import UserError
@@ -46,3 +49,22 @@ def test_an_unknown_name_suggests_the_nearest(tmp_path, monkeypatch):
         load("defalt_rgb")
     with pytest.raises(UserError, match="no network at"):
         load("default_rgb", tmp_path / "gone.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("ostrack256", (None, None)),
+        ("two_branch_ostrack256", (None, None)),
+        ("swintrack_t224", (0.49, None)),
+        ("sutrack_t224", (None, 25)),
+    ],
+)
+def test_each_base_tracker_keeps_its_protocol(name, expected, tmp_path, monkeypatch):
+    with torch.device("meta"):
+        network = build_network(name)
+    monkeypatch.setattr(srft, "_network", lambda *_: network)
+    (tmp_path / "weights.pth").touch()
+    parameters = from_checkpoint(tmp_path / "weights.pth")
+    assert (parameters.window_weight, parameters.update_interval) == expected
+    assert from_checkpoint(tmp_path / "weights.pth", margin=3).settings["margin"] == 3

@@ -164,6 +164,41 @@ def test_localise_equals_the_definition(seed, height, width, weight):
         assert confidences[index] == pytest.approx(confidence, abs=1e-12)
 
 
+class TwoTemplates(torch.nn.Module):
+    """Wraps the finder: takes two templates with their boxes, and keeps what it was given."""
+
+    def __init__(self, finder):
+        super().__init__()
+        self.finder, self.spec = finder, finder.spec
+        self.spec.templates = 2
+        self.seen = []
+
+    def forward(self, templates, search, boxes):
+        self.seen.append([float(images.mean()) for images in templates])
+        for box in boxes:
+            assert box.shape == (len(search), 4) and (box[:, :2] - 0.5).abs().max() < 0.02
+        return self.finder(templates[0], search)
+
+
+def test_confident_frames_renew_the_second_template(parameters, white_square, white_finder):
+    parameters.network = network = TwoTemplates(white_finder())
+    parameters.update_interval, parameters.update_confidence = 4, 0.5
+    sequence = white_square(length=14, speed=1)
+    for index in range(1, 14):  # the target dims, so that its templates differ
+        sequence.frames.images[index] = sequence.frames.images[index] // 255 * (255 - 5 * index)
+    run(SRFTTracker(parameters), sequence)
+    first, second = zip(*network.seen, strict=True)
+    assert len(set(first)) == 1
+    assert second[:4] == first[:4]  # frames 1 to 4: the first template, twice
+    changes = [i + 2 for i in range(12) if second[i] != second[i + 1]]
+    assert changes == [5, 9, 13]  # after frames 4, 8 and 12
+    assert second[4] > second[8] > second[12]
+    network.seen.clear()
+    parameters.update_confidence = 0.95
+    run(SRFTTracker(parameters), sequence)
+    assert all(a == b for a, b in network.seen)
+
+
 finite = st.floats(-500, 500)
 
 

@@ -20,7 +20,15 @@ import torch
 from torch import nn
 
 from ltr_ext.models.checkpoint import load_network
+from ltr_ext.models.sutrack import SUTrack
+from ltr_ext.models.swintrack import SwinTrack
 from srft_plugin.errors import UserError
+
+# Where a base tracker's test protocol differs from OSTrack's, by its authors' settings.
+PROTOCOLS: tuple[tuple[type, dict[str, Any]], ...] = (
+    (SwinTrack, {"window_weight": 0.49}),
+    (SUTrack, {"update_interval": 25, "update_confidence": 0.7}),
+)
 
 
 @dataclass
@@ -33,6 +41,9 @@ class TrackerParameters:
         device: where it runs.
         window_weight: None multiplies the score map by the Hann window; a number mixes them.
         margin: least side of a reported box in pixels, and least overlap with the frame.
+        update_interval: every so many frames a confident frame becomes the newest template of a
+            network with several templates; None keeps the first one.
+        update_confidence: what confident means.
     """
 
     network: nn.Module
@@ -40,6 +51,14 @@ class TrackerParameters:
     device: str = "cpu"
     window_weight: float | None = None
     margin: float = 10.0
+    update_interval: int | None = None
+    update_confidence: float = 0.7
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What, beside the weights, decides the results."""
+        names = ("window_weight", "margin", "update_interval", "update_confidence")
+        return {name: getattr(self, name) for name in names}
 
     def get(self, name: str, default: Any = None) -> Any:
         """Attribute ``name``, or ``default`` where there is none."""
@@ -70,13 +89,18 @@ def from_checkpoint(
 ) -> TrackerParameters:
     """Parameters for the network in ``checkpoint``; the weights are read once per process.
 
-    ``settings`` are further fields of :class:`TrackerParameters`.
+    The protocol is that of the base tracker: OSTrack multiplies score and window, SwinTrack mixes
+    them, SUTrack also renews its second template. ``settings`` override it; they are fields of
+    :class:`TrackerParameters`.
     """
     path = Path(checkpoint).expanduser().resolve()
     if not path.is_file():
         raise UserError(f"no network at {path}; give a .safetensors or .pth.tar file")
     network = _network(path, path.stat().st_mtime_ns, device)
-    return TrackerParameters(network=network, checkpoint=path, device=device, **settings)
+    protocol = next((p for kind, p in PROTOCOLS if isinstance(network, kind)), {})
+    return TrackerParameters(
+        network=network, checkpoint=path, device=device, **(protocol | settings)
+    )
 
 
 def trained(config: str, device: str | None = None) -> TrackerParameters:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ltr_ext.data import crop
 from ltr_ext.data.io import read_raw
@@ -34,6 +34,14 @@ class _Region(NamedTuple):
     aux_missing: bool
 
 
+class _Template(NamedTuple):
+    """``images`` (1, C, S, S) normalised and ``box`` (1, 4), cxcywh in [0, 1] of them."""
+
+    images: Tensor
+    box: Tensor
+    aux_missing: bool
+
+
 class SRFTTracker:
     """Tracks one target through one video; the contract is pytracking's.
 
@@ -51,7 +59,8 @@ class SRFTTracker:
         self.visdom = None  # pytracking sets it
         self.box: tuple[float, float, float, float] | None = None
         self.aux_missing = 0
-        self._template: Tensor | None = None
+        self._templates: list[_Template] = []
+        self._frame = 0
         self._window: Tensor | None = None
 
     def initialize(self, image: np.ndarray, info: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,9 +76,10 @@ class SRFTTracker:
             UserError: the box is not finite, has no area, or lies outside the image.
         """
         self.box = _checked_box(info["init_bbox"], image)
-        region = self._cut(image, info, self.spec.template_factor, self.spec.template_size)
-        self.aux_missing = int(region.aux_missing)
-        self._template = self._to_device([region])
+        self._frame = 0
+        template = self._make_template(image, info)
+        self.aux_missing = int(template.aux_missing)
+        self._templates = [template] * getattr(self.spec, "templates", 1)
         return {"target_bbox": list(self.box), "object_presence_score": 1.0}
 
     def track(self, image: np.ndarray, info: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -124,12 +134,38 @@ class SRFTTracker:
             self._window = hann_window(height, width).to(self.params.device)
         return self._window
 
-    def _advance(self, found: np.ndarray, region: _Region, shape: tuple[int, ...]) -> None:
-        """Moves the box to what the network found, clipped to the frame."""
+    def _make_template(self, image: np.ndarray, info: Mapping[str, Any]) -> _Template:
+        """The target as it looks now."""
+        size = self.spec.template_size
+        region = self._cut(image, info, self.spec.template_factor, size)
+        box = crop.box_to_crop(self.box, self.box, region.resize_factor, size) / size
+        return _Template(
+            self._to_device([region]),
+            torch.from_numpy(box[None]).float().to(self.params.device),
+            region.aux_missing,
+        )
+
+    def _advance(
+        self,
+        found: np.ndarray,
+        confidence: float,
+        region: _Region,
+        image: np.ndarray,
+        info: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Moves the box to what the network found, clipped to the frame; answers for the frame."""
         side = self.spec.search_size
         box = crop.box_to_frame(found * side, self.box, region.resize_factor, side)
-        self.box = clip_box(box, shape[0], shape[1], self.params.margin)
+        self.box = clip_box(box, *image.shape[:2], self.params.margin)
         self.aux_missing += region.aux_missing
+        self._frame += 1
+        due = self.params.update_interval and self._frame % self.params.update_interval == 0
+        if due and len(self._templates) > 1 and confidence > self.params.update_confidence:
+            # The first template stays; the oldest of the others makes room.
+            self._templates = [
+                self._templates[0], *self._templates[2:], self._make_template(image, info)
+            ]  # fmt: skip
+        return {"target_bbox": list(self.box), "object_presence_score": confidence}
 
 
 @torch.inference_mode()
@@ -164,8 +200,7 @@ def track_together(
 
     regions = list(apply(cut, trackers, images, infos))
     search = first._to_device(regions)
-    template = torch.cat([tracker._template for tracker in trackers])
-    outputs = first.network(template, search)
+    outputs = _run(first.network, [tracker._templates for tracker in trackers], search)
     window = first._localisation_window(*outputs["score_map"].shape[-2:])
     boxes, confidences = localise(outputs, window, first.params.window_weight)
     # The one point where the host waits for the device.
@@ -174,12 +209,23 @@ def track_together(
         raise UserError(
             f"{first.params.checkpoint}: the network answers with NaN; its training has diverged"
         )
-    for tracker, image, region, row in zip(trackers, images, regions, found, strict=True):
-        tracker._advance(row[:4], region, image.shape)
+    frames = zip(trackers, found, regions, images, infos, strict=True)
     return [
-        {"target_bbox": list(tracker.box), "object_presence_score": float(row[4])}
-        for tracker, row in zip(trackers, found, strict=True)
+        tracker._advance(row[:4], float(row[4]), region, image, info)
+        for tracker, row, region, image, info in frames
     ]
+
+
+def _run(network: nn.Module, templates: list[list[_Template]], search: Tensor) -> dict[str, Tensor]:
+    """The network on a batch; networks with several templates are also told where the target is."""
+    slots = [
+        (torch.cat([t.images for t in slot]), torch.cat([t.box for t in slot]))
+        for slot in zip(*templates, strict=True)
+    ]
+    if len(slots) == 1:
+        return network(slots[0][0], search)
+    images, boxes = zip(*slots, strict=True)
+    return network(images, search, boxes)
 
 
 def clip_box(
