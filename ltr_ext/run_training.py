@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from ltr_ext.actors.tracking import sample_loss, to_device
@@ -25,9 +24,9 @@ from ltr_ext.data.loader import make_loader
 from ltr_ext.data.sampler import PairDataset
 from ltr_ext.dataset.training_sets import open_training_sets
 from ltr_ext.models.checkpoint import load_network, save_network
+from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network
-from ltr_ext.models.two_branch import two_branch_from
-from ltr_ext.recipe import Recipe, load_recipe, unknown
+from ltr_ext.recipe import Recipe, load_recipe
 from ltr_ext.trainers.checkpoints import atomic_write
 from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import report_errors
@@ -88,23 +87,17 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _network(recipe: Recipe, base: nn.Module | None) -> nn.Module:
-    if base is None:
-        return build_network(recipe.network)
-    network = two_branch_from(base)
-    if network.spec.name != recipe.network:
-        raise unknown(
-            f"combination: {recipe.base} holds {base.spec.name}, which makes a",
-            network.spec.name,
-            [recipe.network],
-        )
+def _network(recipe: Recipe, base: TrackingNetwork | None) -> TrackingNetwork:
+    network = build_network(recipe.network)
+    if base is not None:
+        network.copy_base(base)
     if recipe.trainable != "all":
         network.freeze(head=recipe.trainable == "backbone")
     return network
 
 
 def _pairs(
-    recipe: Recipe, names: tuple[str, ...], network: nn.Module, samples: int, seed: int
+    recipe: Recipe, names: tuple[str, ...], network: TrackingNetwork, samples: int, seed: int
 ) -> PairDataset:
     return PairDataset(
         open_training_sets(names),
@@ -118,7 +111,7 @@ def _pairs(
     )
 
 
-def _prior(recipe: Recipe, base: nn.Module, folder: Path, device: torch.device) -> Prior:
+def _prior(recipe: Recipe, base: TrackingNetwork, folder: Path, device: torch.device) -> Prior:
     """Prior sensitivity of the base tracker on RGB data, estimated once per run."""
     file = folder / "prior.safetensors"
     if file.exists():
@@ -141,6 +134,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the run; the config's unless given")
     parser.add_argument("--workspace", type=Path, help="folder for runs; see `srft env`")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def parse_arguments(
+    parser: argparse.ArgumentParser, argv: list[str] | None
+) -> argparse.Namespace:
+    """Like ``parse_args``, but overrides may also stand after the options."""
+    arguments, rest = parser.parse_known_args(argv)
+    late = [word for word in rest if "=" in word and not word.startswith("-")]
+    if rest != late or (late and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if late:
+        arguments.overrides += late
+    return arguments
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -168,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train a recipe, or resume it.")
     parser.add_argument("module", choices=("srft",), help="upstream's name for a set of configs")
     add_arguments(parser)
-    return report_errors(run, parser.parse_args(argv))
+    return report_errors(run, parse_arguments(parser, argv))
 
 
 if __name__ == "__main__":

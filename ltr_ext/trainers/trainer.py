@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ltr_ext.actors.tracking import TrackingActor, to_device
+from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.recipe import Recipe
 from srft_plugin.errors import UserError
 from srft_plugin.tuning.regularizer import Regularizer
@@ -40,7 +41,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: TrackingNetwork,
         recipe: Recipe,
         regularizer: Regularizer,
         loader: Callable[[int], Iterable[dict[str, Tensor]]],
@@ -89,6 +90,7 @@ class Trainer:
         self, batches: Iterator[dict[str, Tensor]], board: SummaryWriter, bar: tqdm
     ) -> None:
         self.network.train()
+        self.network.start_epoch(self.epoch)
         recipe, sums, count, waited = self.recipe, {}, 0, 0.0
         started = mark = time.perf_counter()
         for index, batch in enumerate(islice(batches, recipe.steps_per_epoch)):

@@ -21,8 +21,13 @@ Fine-tunes the bundled RGB tracker for RGB-D on a generated data set, once by fu
 once by SRFT, scores both with the official VOT toolkit, and measures what they forgot of RGB. No
 download, no GPU.
 """
-# The three trackers that are compared, and how the tables call them.
-TRACKERS = {"base": "RGB tracker, not tuned", "fft": "full fine-tuning", "srft": "SRFT"}
+# The trackers that are compared, and how the tables call them.
+TRACKERS = {
+    "rgb": "RGB tracker",
+    "untuned": "two branches, not tuned",
+    "fft": "full fine-tuning",
+    "srft": "SRFT",
+}
 
 
 @dataclass(frozen=True)
@@ -153,9 +158,14 @@ class Demo:
 
     def train(self) -> dict[str, Path]:
         """Network file of each tracker; both fine-tunings have the same seed and budget."""
+        from ltr_ext.models.checkpoint import load_network, save_network
+        from ltr_ext.models.two_branch import two_branch_from
         from ltr_ext.run_training import DEFAULT_BASE, train
 
-        networks = {"base": DEFAULT_BASE}
+        untuned = self.folder / "runs/untuned.safetensors"
+        untuned.parent.mkdir(exist_ok=True)
+        save_network(two_branch_from(load_network(DEFAULT_BASE)), untuned)
+        networks = {"rgb": DEFAULT_BASE, "untuned": untuned}
         for name, regularizer in (("fft", "none"), ("srft", "srft")):
             print(f"fine-tuning: {TRACKERS[name]}")
             networks[name] = train(self.recipe(regularizer), self.run_folder(name), self.device)

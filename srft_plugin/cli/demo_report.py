@@ -20,7 +20,12 @@ COLUMNS = {
     "rgb_change": ("change", "{:+.3f}"),
     "frames_per_second": ("frames/s", "{:.0f}"),
 }
-_COLOURS = {"base": (255, 160, 0), "fft": (230, 30, 90), "srft": (0, 190, 90)}
+_COLOURS = {
+    "rgb": (60, 130, 255),
+    "untuned": (255, 160, 0),
+    "fft": (230, 30, 90),
+    "srft": (0, 190, 90),
+}
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
@@ -35,7 +40,7 @@ def rows(scores: dict[str, dict[str, Any]]) -> list[list[str]]:
     """The table as text, header first."""
     from .demo import TRACKERS
 
-    before = scores["base"]["rgb_iou"]
+    before = scores["rgb"]["rgb_iou"]
     lines = [["tracker", *(title for title, _ in COLUMNS.values())]]
     for name, label in TRACKERS.items():
         values = scores[name] | {"rgb_change": scores[name]["rgb_iou"] - before}
@@ -130,7 +135,7 @@ def _scores_plot(scores) -> bytes:
     names = list(TRACKERS)
     for offset, name in enumerate(names):
         values = [scores[name][key] for key in ("Pr", "Re", "F")]
-        left.bar(np.arange(3) + 0.25 * (offset - 1), values, 0.23, color=_hex(name),
+        left.bar(np.arange(3) + 0.2 * (offset - 1.5), values, 0.18, color=_hex(name),
                  label=TRACKERS[name])  # fmt: skip
     left.set_xticks(range(3), ("Pr", "Re", "F-score"))
     left.set_ylim(0, 1)
@@ -171,13 +176,18 @@ def _sensitivity_plot(demo) -> bytes:
 def _strip(demo, videos: int = 4, moments: int = 6) -> bytes:
     """Frames of some test videos with the boxes of all trackers, colour above depth."""
     from ltr_ext.dataset.registry import open_dataset
-    from vot_integration.runner import read_boxes
+    from pytracking_ext.evaluation.loading import read_result_boxes
+    from vot_integration.workspace import LONG_TERM
 
     tests = open_dataset("depthtrack", demo.test_set, "test")
     bands = []
     for index in range(min(videos, len(tests))):
         sequence = tests[index]
-        boxes = {name: read_boxes(demo.workspace, name, sequence.name) for name in _COLOURS}
+        results = f"{LONG_TERM.experiment}/{sequence.name}/{sequence.name}_001.bin"
+        boxes = {
+            name: read_result_boxes(demo.workspace / "results" / name / results)
+            for name in _COLOURS
+        }
         times = np.linspace(0, len(sequence) - 1, moments).astype(int)
         columns = []
         for t in times:

@@ -144,7 +144,7 @@ def test_nan_loss_stops_the_run_without_a_checkpoint(tmp_path, monkeypatch):
 
 def test_checkpoint_of_another_network_is_refused(base, tmp_path):
     recipe = TUNE.override([f"base={base}", "network=two_branch_ostrack256"])
-    with pytest.raises(UserError, match="two_branch_tiny"):
+    with pytest.raises(UserError, match="two_branch_ostrack256 does not extend ostrack_tiny"):
         run_training.train(recipe, tmp_path)
 
 

@@ -1,0 +1,100 @@
+"""The `srft` command: help, suggestions, exit codes."""
+
+import argparse
+import json
+
+import pytest
+
+from srft_plugin.cli import build_parser, main
+from srft_plugin.cli.demo import SIZES, TRACKERS, Demo
+from srft_plugin.cli.demo_report import rows
+from srft_plugin.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SRFT_HOME", str(tmp_path / "home"))
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    actions = build_parser()._actions
+    return next(a.choices for a in actions if isinstance(a, argparse._SubParsersAction))
+
+
+def test_every_command_has_a_help_text_and_something_to_run(capsys):
+    for name, parser in commands().items():
+        assert parser.description, name
+        with pytest.raises(SystemExit) as stop:
+            main([name, "--help"])
+        assert stop.value.code == 0
+        assert f"srft {name}" in capsys.readouterr().out
+
+
+def test_unknown_command_suggests_the_nearest(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["trian"])
+    assert stop.value.code == 2
+    assert "did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_unknown_option_is_an_error(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "tiny_depth", "--lr", "3"])
+    assert "unrecognized arguments: --lr" in capsys.readouterr().err
+
+
+def test_errors_of_the_user_are_one_line_and_status_2(capsys):
+    assert main(["train", "tiny_depht"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: unknown config 'tiny_depht'; did you mean 'tiny_depth'?")
+    assert error.count("\n") == 1
+
+
+def test_env_set_and_show(tmp_path, capsys):
+    assert main(["env", "set", "workspace_dir", str(tmp_path / "runs")]) == 0
+    assert main(["env", "show"]) == 0
+    assert f"workspace_dir: {tmp_path / 'runs'}" in capsys.readouterr().out
+    assert main(["env", "set", "workspace_dir"]) == 2
+
+
+def test_doctor_reports_what_is_there_and_what_is_not(tmp_path, capsys):
+    assert main(["doctor", str(tmp_path), "--json"]) == 0
+    report = {row["check"]: row for row in json.loads(capsys.readouterr().out)}
+    assert report["torch"]["found"][0].isdigit() and not report["torch"]["remedy"]
+    assert report["depthtrack_dir"]["remedy"].startswith("srft env set depthtrack_dir")
+    assert report[f"link of {tmp_path}"]["found"] == "0 of 5 files"
+    assert main(["doctor"]) == 0
+
+
+class TestDemoFolder:
+    """`srft demo` works in a folder of its own and destroys nothing else."""
+
+    def demo(self, folder):
+        return Demo(folder, SIZES["smoke"], 0, "cpu")
+
+    def test_new_and_continued(self, tmp_path):
+        for _ in range(2):
+            self.demo(tmp_path / "demo").claim_folder("smoke", fresh=False)
+
+    def test_folder_of_somebody_else(self, tmp_path):
+        (tmp_path / "thesis.tex").touch()
+        for fresh in (False, True):
+            with pytest.raises(UserError, match="not empty and not a demo"):
+                self.demo(tmp_path).claim_folder("smoke", fresh)
+        assert (tmp_path / "thesis.tex").exists()
+
+    def test_other_settings(self, tmp_path):
+        self.demo(tmp_path / "demo").claim_folder("smoke", fresh=False)
+        with pytest.raises(UserError, match="other settings"):
+            self.demo(tmp_path / "demo").claim_folder("default", fresh=False)
+        self.demo(tmp_path / "demo").claim_folder("default", fresh=True)
+
+
+def test_table_shows_forgetting_against_the_rgb_tracker():
+    scores = {
+        name: {"Pr": 0.5, "Re": 0.4, "F": 0.444, "rgb_iou": 0.6 - 0.1 * i, "frames_per_second": 30}
+        for i, name in enumerate(TRACKERS)
+    }
+    header, *lines = rows(scores)
+    change = header.index("change")
+    assert [line[change] for line in lines] == ["+0.000", "-0.100", "-0.200", "-0.300"]
