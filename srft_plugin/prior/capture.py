@@ -241,27 +241,32 @@ def owned_parameters(network: nn.Module, layer: str) -> list[str]:
 
 def looped_gradients(
     network: nn.Module, loss_fn: LossFn, batch: Any, parameters: list[str]
-) -> dict[str, Tensor]:
+) -> tuple[int, dict[str, Tensor]]:
     """Per-sample gradients by one backward pass per sample: slow, and right for any network.
 
     Returns:
-        (n, d) per parameter name; parameters that the losses do not depend on are left out.
+        n, and (n, d) per parameter name; parameters that the losses do not depend on are left out.
     """
     named = dict(network.named_parameters())
     chosen = [named[name] for name in parameters]
     with only_requires_grad(network, parameters):
         losses = checked_losses(network, loss_fn, batch)
         if not losses.requires_grad:
-            return {}
+            return len(losses), {}
         samples = [
             torch.autograd.grad(loss, chosen, retain_graph=True, allow_unused=True)
             for loss in losses
         ]
-    return {
-        name: torch.stack([torch.zeros_like(p) if g is None else g for g in column]).flatten(1)
+    return len(losses), {
+        name: _stacked(column, p)
         for name, p, column in zip(parameters, chosen, zip(*samples, strict=True), strict=True)
         if any(g is not None for g in column)
     }
+
+
+def _stacked(gradients: tuple[Tensor | None, ...], p: Tensor) -> Tensor:
+    filled = [torch.zeros_like(p) if g is None else g for g in gradients]
+    return torch.stack(filled).reshape(len(filled), -1)
 
 
 def checked_losses(network: nn.Module, loss_fn: LossFn, batch: Any) -> Tensor:

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from srft_plugin.errors import UserError
 from srft_plugin.prior.capture import (
     Call,
     Capture,
@@ -40,6 +42,7 @@ def fisher_spectra(
     groups: dict[str, list[str]],
     top_k: int,
     memory: int = MEMORY,
+    distributed: bool = False,
 ) -> tuple[dict[str, Tensor], int]:
     """Leading eigenvalues of the empirical Fisher of each group, over all batches together.
 
@@ -47,12 +50,25 @@ def fisher_spectra(
     of different batches need the layer inputs and output gradients of all of them: where these
     exceed ``memory`` bytes, the passes are repeated, each for some of the layers.
 
+    Args:
+        network: in eval mode.
+        loss_fn: (network, batch) to (n,) losses.
+        batches: all samples of this process.
+        groups: operation to the names of its parameters.
+        top_k: eigenvalues to return.
+        memory: see above.
+        distributed: the samples are spread over the processes of the default process group, as
+            many batches of the same sizes on each; all get the spectra of all samples.
+
     Returns:
         Group to its eigenvalues, float64, descending, min(top_k, parameters) of them, none where
         the losses do not depend on the group; and the number of samples.
+
+    Raises:
+        UserError: gradients that are not finite.
     """
     wanted = {name for members in groups.values() for name in members}
-    grams = fisher_grams(network, loss_fn, batches, wanted, memory)
+    grams = fisher_grams(network, loss_fn, batches, wanted, memory, distributed)
     sizes = {name: p.numel() for name, p in network.named_parameters()}
     spectra = {}
     samples = 0
@@ -63,13 +79,23 @@ def fisher_spectra(
             continue
         total = sum(known)
         samples = len(total)
+        if not total.isfinite().all():
+            raise UserError(
+                f"the losses are finite but their gradients in {group} are not; check the loss "
+                f"for square roots and divisions at zero"
+            )
         values = torch.linalg.eigvalsh(total / samples).flip(0).clamp(min=0)
         spectra[group] = values[: min(top_k, sum(sizes[name] for name in members))].cpu()
     return spectra, samples
 
 
 def fisher_grams(
-    network: nn.Module, loss_fn: LossFn, batches: list[Any], parameters: set[str], memory: int
+    network: nn.Module,
+    loss_fn: LossFn,
+    batches: list[Any],
+    parameters: set[str],
+    memory: int = MEMORY,
+    distributed: bool = False,
 ) -> dict[str, Tensor]:
     """Gram matrix (n, n), float64, of the per-sample gradients of each parameter, by name.
 
@@ -78,54 +104,69 @@ def fisher_grams(
     grams: dict[str, Tensor] = {}
     unsplit: set[str] = set()
     rows: dict[str, list[Tensor]] = {}
+
+    def add(name: str, blocks: list[Factors]) -> None:
+        if name in parameters:
+            grams[name] = gram(_everywhere(blocks) if distributed else blocks)
+
     for chosen in _passes(network, loss_fn, batches, parameters, memory):
         held: dict[str, list[list[Call]]] = {}
 
         def on_layer(name: str, calls: list[Call], held=held) -> None:
             held.setdefault(name, []).append(calls)
             if len(held[name]) == len(batches):
-                grams.update(_layer_grams(network, name, held.pop(name)))
+                layer = network.get_submodule(name)
+                blocks = [layer_factors(layer, calls) for calls in held.pop(name)]
+                for key in blocks[0]:
+                    add(f"{name}.{key}".lstrip("."), [block[key] for block in blocks])
 
         capture = Capture(network, chosen, on_layer)
         for batch in batches:
             for name, row in capture.run(loss_fn, batch).items():
                 rows.setdefault(name, []).append(row)
-        unsplit |= capture.unsplit & parameters
+        unsplit |= capture.unsplit
         # A layer that some batches do not reach has no gradient there.
-        unsplit |= {p for name in held for p in owned_parameters(network, name)} & parameters
+        unsplit |= {p for name in held for p in owned_parameters(network, name)}
     unsplit |= {name for name, parts in rows.items() if len(parts) < len(batches)}
-    for name, parts in _looped(network, loss_fn, batches, sorted(unsplit)).items():
-        rows[name] = parts
-        grams.pop(name, None)
-    grams |= {name: gram([Rows(part) for part in parts]) for name, parts in rows.items()}
-    return {name: matrix for name, matrix in grams.items() if name in parameters}
-
-
-def _layer_grams(network: nn.Module, name: str, batches: list[list[Call]]) -> dict[str, Tensor]:
-    """Gram matrices of the parameters of one layer, from its calls in each batch."""
-    layer = network.get_submodule(name)
-    blocks = [layer_factors(layer, calls) for calls in batches]
-    return {
-        f"{name}.{key}".lstrip("."): gram([block[key] for block in blocks]) for key in blocks[0]
-    }
+    rows |= _looped(network, loss_fn, batches, sorted(unsplit & parameters))
+    for name, parts in rows.items():
+        add(name, [Rows(part) for part in parts])
+    return grams
 
 
 def _looped(
     network: nn.Module, loss_fn: LossFn, batches: list[Any], parameters: list[str]
 ) -> dict[str, list[Tensor]]:
+    """Gradients of all samples by name and batch; zero in batches that do not reach them."""
     if not parameters:
         return {}
     results = [looped_gradients(network, loss_fn, batch, parameters) for batch in batches]
-    sizes = {name: p.numel() for name, p in network.named_parameters()}
-    counts = [len(next(iter(result.values()))) if result else 0 for result in results]
+    reached = [name for name in parameters if any(name in result for _, result in results)]
+    named = dict(network.named_parameters())
     return {
         name: [
-            result.get(name, torch.zeros(n, sizes[name]))
-            for n, result in zip(counts, results, strict=True)
+            result.get(name, named[name].new_zeros(n, named[name].numel())) for n, result in results
         ]
-        for name in parameters
-        if any(name in result for result in results)
+        for name in reached
     }
+
+
+def _everywhere(blocks: list[Factors]) -> list[Factors]:
+    """The blocks of all processes."""
+
+    def gather(tensor: Tensor) -> list[Tensor]:
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        return parts
+
+    gathered: list[Factors] = []
+    for block in blocks:
+        if isinstance(block, Rows):
+            gathered += [Rows(part) for part in gather(block.gradients.detach())]
+        else:
+            pairs = zip(gather(block.inputs), gather(block.output_gradients), strict=True)
+            gathered += [Outer(*pair) for pair in pairs]
+    return gathered
 
 
 def _passes(

@@ -1,0 +1,84 @@
+"""One of two processes: `python parallel_worker.py RANK FOLDER`. Run by test_parallel.py."""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import AdamW
+
+import srft_plugin.optimizer
+from srft_plugin import SRFT, bind_operations, estimate_prior
+
+STEPS = 3
+
+
+def make_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 64), nn.Tanh(), nn.LayerNorm(64), nn.Linear(64, 3)).double()
+
+
+def make_batch(seed: int) -> Tensor:
+    return torch.randn(8, 8, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def losses(network: nn.Module, x: Tensor) -> Tensor:
+    return network(x).square().sum(1)
+
+
+def wrap(network: nn.Module) -> SRFT:
+    srft_plugin.optimizer.EXACT_ELEMENTS = 0  # sharded operations are never sorted
+    inner = AdamW(network.parameters(), lr=1e-2)
+    operations = bind_operations(network)
+    return SRFT(inner, operations, STEPS, mode="transfer", ranking="histogram")
+
+
+def train(network: nn.Module, rank: int = 0, size: int = 1) -> dict[str, Tensor]:
+    """Weights after training on this process's share of each batch."""
+    optimizer = wrap(network)
+    for seed in range(STEPS):
+        optimizer.zero_grad()
+        losses(network, make_batch(seed).chunk(size)[rank]).mean().backward()
+        optimizer.step()
+    return network.state_dict()
+
+
+def train_sharded(rank: int) -> dict[str, Tensor]:
+    """As ``train``, with weights sharded by rows, or columns, over the processes."""
+    network, plain = make_network(), make_network()
+    mesh = init_device_mesh("cpu", (2,))
+    placements = {"0.weight": [Shard(1)], "2.bias": [Replicate()]}
+    for name, p in list(network.named_parameters()):
+        sharded = distribute_tensor(p.detach(), mesh, placements.get(name, [Shard(0)]))
+        owner, _, key = name.rpartition(".")
+        setattr(network.get_submodule(owner), key, nn.Parameter(sharded))
+    optimizer = wrap(network)
+    for seed in range(STEPS):
+        whole = {name: p.full_tensor() for name, p in network.named_parameters()}
+        plain.load_state_dict(whole)
+        plain.zero_grad()
+        losses(plain, make_batch(seed)).mean().backward()
+        for p, q in zip(network.parameters(), plain.parameters(), strict=True):
+            p.grad = distribute_tensor(q.grad, mesh, p.placements)
+        optimizer.step()
+    return {name: p.full_tensor().detach() for name, p in network.named_parameters()}
+
+
+def main(rank: int, folder: Path) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    data_parallel = train(DistributedDataParallel(make_network()), rank, 2)
+    share = [make_batch(seed).chunk(2)[rank] for seed in range(2)]
+    prior = estimate_prior(make_network(), losses, share, top_k=6, distributed=True)
+    result = {"ddp": data_parallel, "sharded": train_sharded(rank), "prior": prior.spectra}
+    torch.save(result, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

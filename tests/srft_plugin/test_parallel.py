@@ -1,0 +1,57 @@
+"""Two processes give the weights and the prior of one: data parallel, and sharded parameters."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from srft_plugin import estimate_prior
+
+WORKER = Path(__file__).with_name("parallel_worker.py")
+
+
+@pytest.fixture(scope="module")
+def worker():
+    spec = importlib.util.spec_from_file_location("parallel_worker", WORKER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parallel")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen([sys.executable, str(WORKER), str(rank), str(folder)], env=environment)
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "sharded"])
+def test_two_processes_train_like_one(worker, results, kind, monkeypatch):
+    monkeypatch.setattr("srft_plugin.optimizer.EXACT_ELEMENTS", 0)
+    expected = worker.train(worker.make_network())
+    for result in results:
+        found = {name.removeprefix("module."): value for name, value in result[kind].items()}
+        assert list(found) == list(expected)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
+
+
+def test_two_processes_estimate_the_prior_of_all_samples(worker, results):
+    batches = [worker.make_batch(seed) for seed in range(2)]
+    expected = estimate_prior(worker.make_network(), worker.losses, batches, top_k=6)
+    for result in results:
+        for name, spectrum in expected.spectra.items():
+            torch.testing.assert_close(result["prior"][name], spectrum, rtol=1e-9, atol=1e-12)
