@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 
 def add_commands(subparsers) -> None:
     """Mounts the sub-commands on the `srft` parser."""
-    from ltr_ext.run_training import add_arguments, run
-
     train = subparsers.add_parser(
         "train", help="train a recipe, or resume it", description="Train a recipe, or resume it."
     )
-    add_arguments(train)
-    train.set_defaults(run=run)
+    add_training_arguments(train)
+    train.set_defaults(run=run_training)
 
     env = subparsers.add_parser(
         "env", help="show or set the paths of data sets and results", description=_env.__doc__
@@ -43,4 +42,35 @@ def _env(arguments: argparse.Namespace) -> int:
     for key, path in sorted(read_settings().items()):
         if key.endswith("_dir") and key not in ("workspace_dir", "results_dir"):
             print(f"{key}: {path}")
+    return 0
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments shared by this command and `srft train`."""
+    parser.add_argument("config", help="a recipe of ltr_ext/train_settings/srft")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
+    parser.add_argument("--name", help="name of the run; the config's unless given")
+    parser.add_argument("--workspace", type=Path, help="folder for runs; see `srft env`")
+    parser.add_argument("--device", help="default: the GPU where there is one")
+
+
+def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Like ``parse_args``, but overrides may also stand after the options."""
+    arguments, rest = parser.parse_known_args(argv)
+    late = [word for word in rest if "=" in word and not word.startswith("-")]
+    if rest != late or (late and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if late:
+        arguments.overrides += late
+    return arguments
+
+
+def run_training(arguments: argparse.Namespace) -> int:
+    """Trains what the command line asks for and prints where the network is."""
+    from ltr_ext.recipe import load_recipe
+    from ltr_ext.run_training import default_device, run_dir, train
+
+    recipe = load_recipe(arguments.config).override(arguments.overrides)
+    folder = run_dir(arguments.name or arguments.config, arguments.workspace)
+    print(f"network: {train(recipe, folder, arguments.device or default_device())}")
     return 0

@@ -22,8 +22,8 @@ class Recipe:
         datasets: training sets, by name (``depthtrack``), with an explicit root
             (``depthtrack:/data/DepthTrack/train``), or generated (``synthetic_rgb``,
             ``synthetic_rgbd``); mixed in equal parts.
-        base: RGB checkpoint to start from: a file, ``default`` for the bundled tracker, or None
-            to train from scratch.
+        base: RGB checkpoint to start from: a file, the name of one in ``pretrained_dir``,
+            ``default`` for the bundled tracker, or None to train from scratch.
         source: RGB sets that stand for the pre-training domain D_0 of the prior sensitivity.
         regularizer: ``none`` (full fine-tuning), ``srft``, ``srft:prior`` or ``srft:transfer``.
         trainable: which parameters train; ``backbone`` (head and position embeddings frozen,
@@ -120,6 +120,27 @@ class Recipe:
         from ltr_ext.run_training import run_in_host
 
         run_in_host(self, settings)
+
+
+TRAINING_SETS = {"depth": "depthtrack", "thermal": "lasher", "event": "visevent"}
+
+
+def paper_recipe(base: str, *modalities: str) -> Recipe:
+    """The paper's recipe for the two-branch network on ``base`` (sections III and IV-A.4).
+
+    Args:
+        base: an RGB network of the registry; its official checkpoint is expected in
+            ``pretrained_dir`` as ``<base>.pth.tar``, or is given by ``base=PATH``.
+        modalities: what to train on; more than one makes a tracker for all of them (rgbx).
+    """
+    return Recipe(
+        network=f"two_branch_{base}",
+        base=f"{base}.pth.tar",
+        datasets=tuple(TRAINING_SETS[modality] for modality in modalities),
+        source=("lasot", "got10k"),
+        precision="bf16",
+        workers=8,
+    )
 
 
 CHOICES = {

@@ -20,16 +20,17 @@ from tqdm import tqdm
 
 from ltr_ext.actors.tracking import sample_loss, to_device
 from ltr_ext.admin.environment import environment
+from ltr_ext.commands import add_training_arguments, parse_arguments, run_training
 from ltr_ext.data.loader import make_loader
 from ltr_ext.data.sampler import PairDataset
 from ltr_ext.dataset.training_sets import open_training_sets
 from ltr_ext.models.checkpoint import load_network, save_network
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network
-from ltr_ext.recipe import Recipe, load_recipe
+from ltr_ext.recipe import Recipe
 from ltr_ext.trainers.checkpoints import atomic_write
 from ltr_ext.trainers.trainer import Trainer
-from srft_plugin.errors import report_errors
+from srft_plugin.errors import UserError, report_errors
 from srft_plugin.prior import Prior, estimate_prior
 from srft_plugin.tuning.regularizer import make_regularizer
 
@@ -76,8 +77,26 @@ def train(recipe: Recipe, folder: Path, device: str | torch.device = "cpu") -> P
 
 
 def base_file(base: str) -> Path:
-    """The checkpoint that ``Recipe.base`` names."""
-    return DEFAULT_BASE if base == "default" else Path(base).expanduser()
+    """The checkpoint that ``Recipe.base`` names: ``default``, a path, or a file in pretrained_dir.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if base == "default":
+        return DEFAULT_BASE
+    pretrained = environment().pretrained_dir
+    for path in (Path(base).expanduser(), pretrained / base):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"base checkpoint {base}: no such file, nor in {pretrained}; give base=PATH, or put it "
+        "there (`srft env set pretrained_dir PATH` names another folder)"
+    )
+
+
+def default_device() -> str:
+    """The GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def seed_everything(seed: int) -> None:
@@ -127,36 +146,6 @@ def _prior(recipe: Recipe, base: TrackingNetwork, folder: Path, device: torch.de
     return prior
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments shared by this command and `srft train`."""
-    parser.add_argument("config", help="a recipe of ltr_ext/train_settings/srft")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
-    parser.add_argument("--name", help="name of the run; the config's unless given")
-    parser.add_argument("--workspace", type=Path, help="folder for runs; see `srft env`")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-
-
-def parse_arguments(
-    parser: argparse.ArgumentParser, argv: list[str] | None
-) -> argparse.Namespace:
-    """Like ``parse_args``, but overrides may also stand after the options."""
-    arguments, rest = parser.parse_known_args(argv)
-    late = [word for word in rest if "=" in word and not word.startswith("-")]
-    if rest != late or (late and not hasattr(arguments, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if late:
-        arguments.overrides += late
-    return arguments
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Trains what the command line asks for and prints where the network is."""
-    recipe = load_recipe(arguments.config).override(arguments.overrides)
-    folder = run_dir(arguments.name or arguments.config, arguments.workspace)
-    print(f"network: {train(recipe, folder, arguments.device)}")
-    return 0
-
-
 def run_in_host(recipe: Recipe, settings: Any) -> None:
     """Trains from pytracking's `run_training.py`: paths and names from its settings.
 
@@ -165,7 +154,7 @@ def run_in_host(recipe: Recipe, settings: Any) -> None:
     """
     recipe = recipe.override(os.environ.get("SRFT_OVERRIDES", "").split())
     workspace = Path(settings.env.workspace_dir or environment().workspace_dir)
-    device = "cuda" if settings.use_gpu and torch.cuda.is_available() else "cpu"
+    device = default_device() if settings.use_gpu else "cpu"
     train(recipe, run_dir(settings.script_name, workspace), device)
 
 
@@ -173,8 +162,8 @@ def main(argv: list[str] | None = None) -> int:
     """`python -m ltr_ext.run_training srft <config>`, as upstream's command line has it."""
     parser = argparse.ArgumentParser(description="Train a recipe, or resume it.")
     parser.add_argument("module", choices=("srft",), help="upstream's name for a set of configs")
-    add_arguments(parser)
-    return report_errors(run, parse_arguments(parser, argv))
+    add_training_arguments(parser)
+    return report_errors(run_training, parse_arguments(parser, argv))
 
 
 if __name__ == "__main__":

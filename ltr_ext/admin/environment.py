@@ -32,7 +32,7 @@ DATASETS = (
     "uav123",
     "tnl2k",
 )
-KEYS = ("workspace_dir", "results_dir", *(f"{name}_dir" for name in DATASETS))
+KEYS = ("workspace_dir", "results_dir", "pretrained_dir", *(f"{name}_dir" for name in DATASETS))
 
 
 def settings_file() -> Path:
@@ -102,6 +102,11 @@ class Environment:
     def results_dir(self) -> Path:
         """Folder for tracking results; ``<workspace>/results`` unless set."""
         return Path(_lookup("results_dir") or self.workspace_dir / "results").expanduser().resolve()
+
+    @property
+    def pretrained_dir(self) -> Path:
+        """Folder of the base trackers' checkpoints; ``<workspace>/pretrained`` unless set."""
+        return Path(_lookup("pretrained_dir") or self.workspace_dir / "pretrained").expanduser()
 
     def get(self, dataset: str) -> Path:
         """Root folder of a data set.

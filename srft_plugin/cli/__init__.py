@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; 0 when it succeeded, 2 when the user can put the cause right."""
-    from ltr_ext.run_training import parse_arguments
+    from ltr_ext.commands import parse_arguments
 
     arguments = parse_arguments(build_parser(), argv)
     return report_errors(arguments.run, arguments)

@@ -153,7 +153,7 @@ def test_checkpoint_of_another_network_is_refused(base, tmp_path):
     [
         (["tiny_dept"], "did you mean 'tiny_depth'"),
         (["tiny_depth", "epohs=3"], "did you mean 'epochs'"),
-        (["tiny_depth", "base=/nowhere.pth"], "/nowhere.pth"),
+        (["tiny_depth", "base=/nowhere.pth"], "srft env set pretrained_dir"),
         (["tiny_depth", "datasets=depthtrack:/nowhere"], "/nowhere"),
     ],
 )

@@ -1,15 +1,9 @@
-"""RGB-D on DepthTrack from OSTrack-256 (Tables II and IV).
+"""OSTrack-256 with SRFT: RGB-D on DepthTrack.
 
-python -m ltr_ext.run_training srft ostrack256_depth base=/path/to/OSTrack_ep0300.pth.tar
+python -m ltr_ext.run_training srft ostrack256_depth
 """
 
-from ltr_ext.recipe import Recipe
+from ltr_ext.recipe import paper_recipe
 
-recipe = Recipe(
-    network="two_branch_ostrack256",
-    datasets=("depthtrack",),
-    source=("lasot", "got10k"),
-    precision="bf16",
-    workers=8,
-)
+recipe = paper_recipe("ostrack256", "depth")
 run = recipe.run

@@ -1,0 +1,9 @@
+"""DropTrack-384 with SRFT: one tracker for depth, thermal and event.
+
+python -m ltr_ext.run_training srft droptrack384_rgbx
+"""
+
+from ltr_ext.recipe import paper_recipe
+
+recipe = paper_recipe("droptrack384", "depth", "thermal", "event")
+run = recipe.run

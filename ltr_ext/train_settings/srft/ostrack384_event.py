@@ -1,0 +1,9 @@
+"""OSTrack-384 with SRFT: RGB-E on VisEvent; datasets=fe108 or coesot for the others.
+
+python -m ltr_ext.run_training srft ostrack384_event
+"""
+
+from ltr_ext.recipe import paper_recipe
+
+recipe = paper_recipe("ostrack384", "event")
+run = recipe.run

@@ -1,0 +1,9 @@
+"""OSTrack-384 with SRFT: one tracker for depth, thermal and event.
+
+python -m ltr_ext.run_training srft ostrack384_rgbx
+"""
+
+from ltr_ext.recipe import paper_recipe
+
+recipe = paper_recipe("ostrack384", "depth", "thermal", "event")
+run = recipe.run

@@ -1,0 +1,9 @@
+"""OSTrack-384 with SRFT: RGB-T on LasHeR.
+
+python -m ltr_ext.run_training srft ostrack384_thermal
+"""
+
+from ltr_ext.recipe import paper_recipe
+
+recipe = paper_recipe("ostrack384", "thermal")
+run = recipe.run

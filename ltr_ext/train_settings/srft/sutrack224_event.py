@@ -1,0 +1,9 @@
+"""SUTrack-B224 with SRFT: RGB-E on VisEvent; datasets=fe108 or coesot for the others.
+
+python -m ltr_ext.run_training srft sutrack224_event
+"""
+
+from ltr_ext.recipe import paper_recipe
+
+recipe = paper_recipe("sutrack_b224", "event")
+run = recipe.run

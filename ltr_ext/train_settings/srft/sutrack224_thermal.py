@@ -1,0 +1,9 @@
+"""SUTrack-B224 with SRFT: RGB-T on LasHeR.
+
+python -m ltr_ext.run_training srft sutrack224_thermal
+"""
+
+from ltr_ext.recipe import paper_recipe
+
+recipe = paper_recipe("sutrack_b224", "thermal")
+run = recipe.run
