@@ -21,7 +21,7 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
     Raises:
         UserError: the file is absent, truncated or no image.
     """
-    return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(decode_colour(path), cv2.COLOR_BGR2RGB)
 
 
 def read_raw(path: str | os.PathLike) -> np.ndarray:
@@ -30,8 +30,18 @@ def read_raw(path: str | os.PathLike) -> np.ndarray:
     Raises:
         UserError: the file is absent, truncated or no image.
     """
-    image = _decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    image = decode_any(path)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image
+
+
+def decode_colour(path: str | os.PathLike) -> np.ndarray:
+    """``read_rgb`` with the channels in BGR order, as the decoder gives them."""
+    return _decode(path, cv2.IMREAD_COLOR)
+
+
+def decode_any(path: str | os.PathLike) -> np.ndarray:
+    """``read_raw`` with the channels in BGR order, as the decoder gives them."""
+    return _decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
 
 
 def read_aux(path: str | os.PathLike, modality: str) -> np.ndarray:

@@ -17,8 +17,17 @@ def depth_range(depth: np.ndarray) -> tuple[int, int]:
 
     Zeros, the holes of the sensor, count: the released RGB-D trackers were trained that way.
     """
-    farthest = int(min(3 * float(np.median(depth)), FARTHEST))
-    return int(depth.min()), min(int(depth.max()), farthest)
+    farthest = int(min(3 * _median(depth), FARTHEST))
+    low, high, _, _ = cv2.minMaxLoc(depth)
+    return int(low), min(int(high), farthest)
+
+
+def _median(depth: np.ndarray) -> float:
+    """``np.median`` of uint16 values by their histogram: exact, and a third of the time."""
+    histogram = cv2.calcHist([depth], [0], None, [1 << 16], [0, 1 << 16])
+    middle = ((depth.size - 1) // 2, depth.size // 2)  # the same for an odd number
+    low, high = np.searchsorted(np.cumsum(histogram, dtype=np.int64), middle, side="right")
+    return (int(low) + int(high)) / 2
 
 
 def represent_depth(

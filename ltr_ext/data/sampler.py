@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ltr_ext.dataset.files import FileFrames
 from ltr_ext.dataset.sequence import Sequence
 from srft_plugin.errors import UserError
 
 from .augment import DEFAULT_AUGMENTATION, Augmentation, View
-from .crop import box_to_crop, sample_target
+from .crop import Window, box_to_crop, crop_window, cut
 
 log = logging.getLogger(__name__)
 
@@ -150,12 +151,21 @@ class PairDataset(Dataset):
     def _view(
         self, sequence: Sequence, frame: int, around: np.ndarray, factor: float, size: int
     ) -> View:
-        image, resize_factor = sample_target(sequence.frames.rgb(frame), around, factor, size)
-        if self.spec.in_channels == 6 and sequence.modality:
-            aux, _ = sample_target(sequence.frames.aux(frame), around, factor, size)
-            image = np.concatenate([image, aux], axis=2)
-        box = box_to_crop(sequence.boxes[frame], around, resize_factor, size) / size
+        window = crop_window(around, factor)
+        image = _region(sequence, frame, window, size, aux=self.spec.in_channels == 6)
+        box = box_to_crop(sequence.boxes[frame], around, size / window.side, size) / size
         return View(image, box)
+
+
+def _region(sequence: Sequence, frame: int, window: Window, size: int, aux: bool) -> np.ndarray:
+    """The window of a frame: (size, size, 3), or with an auxiliary image (size, size, 6)."""
+    frames = sequence.frames
+    if isinstance(frames, FileFrames):  # knows a way around the whole image
+        return frames.region(frame, window, size, aux)
+    image = cut(frames.rgb(frame), window, size)
+    if not aux or sequence.modality is None:
+        return image
+    return np.concatenate([image, cut(frames.aux(frame), window, size)], axis=2)
 
 
 def choose_frames(

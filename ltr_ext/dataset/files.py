@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from ltr_ext.data.io import read_aux, read_rgb
+from ltr_ext.data.crop import Window, cut
+from ltr_ext.data.io import decode_any, decode_colour, read_aux, read_rgb
+from ltr_ext.data.representation import depth_range, represent, represent_depth
+from srft_plugin.errors import UserError
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"))
 _DIGITS = re.compile(r"(\d+)")
@@ -71,6 +77,44 @@ class FileFrames:
         """
         path = self.aux_path(index)
         return None if path is None else read_aux(path, self.modality)
+
+    def region(self, index: int, window: Window, size: int, aux: bool) -> np.ndarray:
+        """The window of frame ``index``, resized: (size, size, 3), with ``aux`` (size, size, 6).
+
+        The pixels of ``cut`` on whole images, but only the window is brought into its colours.
+
+        Raises:
+            UserError: a file is absent, truncated, no image, or the two differ in size.
+        """
+        colour = decode_colour(self.rgb_path(index))
+        image = cut(colour, window, size, _to_rgb)
+        if not aux or self.aux_folder is None:
+            return image
+        path = self.aux_path(index)
+        raw = decode_any(path)
+        if raw.shape[:2] != colour.shape[:2]:
+            raise UserError(
+                f"{path}: {raw.shape[1]}x{raw.shape[0]} pixels, but the colour image has "
+                f"{colour.shape[1]}x{colour.shape[0]}; register the images to one size"
+            )
+        try:
+            second = cut(raw, window, size, recolouring(raw, self.modality))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        return np.concatenate([image, second], axis=2)
+
+
+def _to_rgb(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def recolouring(raw: np.ndarray, modality: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What brings a part of an auxiliary image, as decoded, into its default form."""
+    if raw.ndim == 3:
+        return _to_rgb
+    if modality == "depth" and raw.dtype == np.uint16:
+        return partial(represent_depth, span=depth_range(raw))
+    return partial(represent, modality=modality)
 
 
 def image_number(name: str) -> int | None:

@@ -50,6 +50,14 @@ def test_a_part_of_a_frame_with_its_span_is_that_part_of_the_whole():
     np.testing.assert_array_equal(part, whole[10:20, 5:30])
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 500])
+@pytest.mark.parametrize("highest", [3, 5000, 65535])
+def test_depth_range_is_that_of_the_definition(count, highest):
+    depth = np.random.default_rng(count).integers(0, highest + 1, (1, count), dtype=np.uint16)
+    clipped = np.minimum(depth, int(min(3 * np.median(depth), 10_000)))
+    assert depth_range(depth) == (depth.min(), clipped.max())
+
+
 @pytest.mark.parametrize("value", [0, 1234, 65535])
 def test_a_constant_depth_image_has_one_colour(value):
     found = represent(np.full((8, 9), value, np.uint16), "depth")

@@ -1,0 +1,59 @@
+"""The quick way to a region gives the pixels of the straightforward one."""
+
+import cv2
+import numpy as np
+import pytest
+
+from ltr_ext.data.crop import Window, cut
+from ltr_ext.dataset.files import FileFrames
+from srft_plugin.errors import UserError
+
+WINDOWS = [
+    Window(20, 10, 40),  # inside
+    Window(-15, 20, 60),  # beyond the left border
+    Window(60, 40, 80),  # beyond the right and lower border
+    Window(-30, -30, 200),  # larger than the image
+    Window(150, 0, 40),  # beside it
+]
+
+
+@pytest.fixture(params=["depth", "thermal", "thermal_colour", "event", None])
+def frames(tmp_path, request):
+    rng = np.random.default_rng(0)
+    noise = cv2.GaussianBlur(rng.integers(0, 256, (90, 120, 3), dtype=np.uint8), (5, 5), 0)
+    cv2.imwrite(str(tmp_path / "rgb.jpg"), noise)
+    if request.param is None:
+        return FileFrames(tmp_path, ["rgb.jpg"])
+    kind = request.param
+    aux = {
+        "depth": rng.integers(0, 12_000, (90, 120), dtype=np.uint16),
+        "thermal": noise[..., 0],
+        "thermal_colour": noise[::-1],
+        "event": noise[:, ::-1],
+    }[kind]
+    cv2.imwrite(str(tmp_path / "aux.png"), aux)
+    return FileFrames(tmp_path, ["rgb.jpg"], tmp_path, ["aux.png"], kind.split("_")[0])
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("aux", [False, True])
+def test_a_region_has_the_pixels_of_the_crop_of_the_whole(frames, window, aux):
+    expected = cut(frames.rgb(0), window, 32)
+    if aux and frames.modality:
+        expected = np.concatenate([expected, cut(frames.aux(0), window, 32)], axis=2)
+    np.testing.assert_array_equal(frames.region(0, window, 32, aux), expected)
+
+
+def test_two_sizes_in_one_frame_are_an_error(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 30, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "b.png"), np.zeros((10, 15), np.uint16))
+    frames = FileFrames(tmp_path, ["a.png"], tmp_path, ["b.png"], "depth")
+    with pytest.raises(UserError, match=r"b\.png: 15x10 pixels, but the colour image has 30x20"):
+        frames.region(0, WINDOWS[0], 32, True)
+
+
+def test_an_image_of_another_kind_is_an_error_that_names_it(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 30), np.uint8))
+    frames = FileFrames(tmp_path, ["a.png"], tmp_path, ["a.png"], "depth")
+    with pytest.raises(UserError, match=r"a\.png: a depth image.*uint16"):
+        frames.region(0, Window(2, 2, 8), 32, True)
