@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -138,15 +139,18 @@ def translate(state: dict[str, Tensor], kind: type[TrackingNetwork]) -> dict[str
 def guess_network(state: dict[str, Tensor]) -> str | None:
     """Name of the first network whose parameters have exactly these names and shapes."""
     for name in network_names():
-        with torch.device("meta"):
-            network = build_network(name)
-        theirs = translate(state, type(network))
-        wanted = network.state_dict()
-        if theirs.keys() == wanted.keys() and all(
-            theirs[key].shape == value.shape for key, value in wanted.items()
-        ):
+        kind, shapes = _signature(name)
+        if {key: value.shape for key, value in translate(state, kind).items()} == shapes:
             return name
     return None
+
+
+@functools.cache
+def _signature(name: str) -> tuple[type[TrackingNetwork], dict[str, torch.Size]]:
+    """Class and tensor shapes of a network, which is not kept."""
+    with torch.device("meta"):
+        network = build_network(name)
+    return type(network), {key: value.shape for key, value in network.state_dict().items()}
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
