@@ -82,10 +82,13 @@ def _score(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     """Compare trackers on a benchmark in one HTML page, with figures for papers beside it."""
+    from pytracking_ext.evaluation.results import read_header
     from pytracking_ext.report import write_report
 
     sequences, predictions, scores, failures = _read(arguments)
-    page = write_report(arguments.out, arguments.benchmark, sequences, scores, predictions)
+    folders = labelled(arguments.results, arguments.benchmark)
+    headers = {label: read_header(folder) for label, folder in folders.items()}
+    page = write_report(arguments.out, arguments.benchmark, sequences, scores, predictions, headers)
     print(f"report: {page}")
     _print_failures(failures)
     return _status(scores, failures)

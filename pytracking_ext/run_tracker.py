@@ -7,9 +7,13 @@ first one stopped.
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ltr_ext.admin.environment import environment
 from ltr_ext.dataset.sequence import Sequence
@@ -39,8 +43,36 @@ def evaluate(
     Raises:
         UserError: the directory holds results of other weights or settings.
     """
-    open_results(directory, parameters.checkpoint, parameters.settings)
+    open_results(
+        directory,
+        parameters.checkpoint,
+        parameters.settings,
+        lambda: {"device": device_name(parameters.device), **network_size(parameters), **how},
+    )
     return track_dataset(sequences, parameters, directory, **how)
+
+
+def device_name(device: str) -> str:
+    """The GPU's name, or that of the machine's processor architecture."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+@torch.inference_mode()
+def network_size(parameters: TrackerParameters) -> dict[str, float]:
+    """Parameters in millions and GFLOPs per frame (a multiply-add is two), as in Table XII."""
+    network, spec = parameters.network, parameters.network.spec
+    images = [
+        torch.zeros(1, spec.in_channels, size, size, device=parameters.device)
+        for size in (spec.template_size, spec.search_size)
+    ]
+    with FlopCounterMode(display=False) as counter:
+        network(*images)
+    return {
+        "parameters_m": sum(value.numel() for value in network.parameters()) / 1e6,
+        "gflops": counter.get_total_flops() / 1e9,
+    }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -77,13 +78,30 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def open_results(directory: Path, checkpoint: Path, parameters: dict[str, Any]) -> None:
+def read_header(directory: Path) -> dict[str, Any]:
+    """What :func:`open_results` wrote; empty for the results of other programs."""
+    path = directory / HEADER
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def open_results(
+    directory: Path,
+    checkpoint: Path,
+    parameters: dict[str, Any],
+    about: Callable[[], dict[str, Any]] = dict,
+) -> None:
     """Makes the folder and its header, or checks that an existing one is of the same tracker.
+
+    Args:
+        directory: for the results.
+        checkpoint: the weights; their hash is kept.
+        parameters: settings that decide the results.
+        about: gives what else is worth keeping (device, size); called for a new header.
 
     Raises:
         UserError: the folder holds results of other weights or settings.
     """
-    header = {
+    header: dict[str, Any] = {
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": file_sha256(checkpoint),
         "parameters": parameters,
@@ -96,7 +114,7 @@ def open_results(directory: Path, checkpoint: Path, parameters: dict[str, Any]) 
         _check_same(path, header)
         return
     directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(header, indent=2) + "\n")
+    write_atomically(path, json.dumps(header | about(), indent=2) + "\n")
 
 
 def _check_same(path: Path, header: dict[str, Any]) -> None:

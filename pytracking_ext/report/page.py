@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ def write_report(
     sequences: list[Sequence],
     scores: Mapping[str, Score],
     predictions: Mapping[str, Mapping[str, Prediction]],
+    headers: Mapping[str, Mapping[str, Any]],
 ) -> Path:
     """Writes ``out/report.html`` and the figures for papers beside it.
 
@@ -37,6 +39,7 @@ def write_report(
         sequences: of the benchmark.
         scores: by tracker.
         predictions: by tracker and sequence, for the films and the speed.
+        headers: by tracker what ``run.json`` says of the run, or nothing.
 
     Returns:
         The page. It needs no other file and no network.
@@ -48,7 +51,7 @@ def write_report(
         _section("Scores", _table(total_table(benchmark, scores), len(scores))),
         _section("Curves", _charts(scores)),
         _attributes(scores, metric),
-        _section("Speed", _speed(predictions)),
+        _section("Speed and size", _speed(predictions, headers)),
         _section("Films", _films(sequences, scores, predictions, metric)),
         _section("Sequences", _table(sequence_table(scores))),
     ]
@@ -135,14 +138,20 @@ def _attributes(scores: Mapping[str, Score], metric: str) -> str:
     )
 
 
-def _speed(predictions: Mapping[str, Mapping[str, Prediction]]) -> str:
-    """Frames per second over all frames after the first; trackers without times are left out."""
-    table = Table("frames per second, image reading left out", ["tracker", "frames/s", "frames"])
+def _speed(
+    predictions: Mapping[str, Mapping[str, Prediction]], headers: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Table XII: size of the network, and frames per second over all frames after the first."""
+    columns = ["tracker", "parameters (M)", "GFLOPs", "frames/s", "batch", "device"]
+    table = Table("image reading left out of the time", columns)
     for label, results in predictions.items():
         timed = [p.times[p.times > 0][1:] for p in results.values() if p.times is not None]
         times = np.concatenate(timed) if timed else np.empty(0)
-        if times.size:
-            table.add(label, [float(len(times) / times.sum()), len(times)])
+        about = headers.get(label, {})
+        rate = float(len(times) / times.sum()) if times.size else None
+        known = [about.get(key) for key in ("parameters_m", "gflops", "batch", "device")]
+        if rate or any(known):
+            table.add(label, [*known[:2], rate, *known[2:]])
     return _table(table) if table.rows else ""
 
 

@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import subprocess
+import sys
+import time
 
 import cv2
 import numpy as np
 import pytest
 
-from pytracking_ext import run_video
+from pytracking_ext import run_tracker, run_video
 from pytracking_ext.commands import add_commands
 from pytracking_ext.evaluation.streams import open_stream
 from pytracking_ext.tracker.srft import SRFTTracker
@@ -171,3 +174,34 @@ def test_report_writes_a_page(depthtrack, results, tmp_path, capsys):
     (results / "cup.txt").unlink()
     assert srft("report", "depthtrack", depthtrack, results, "--out", out) == 1
     assert "left out: cup" in (out / "report.html").read_text()
+
+
+def test_a_killed_evaluation_goes_on_where_it_was(depthtrack, tiny, tmp_path):
+    """Kill -9 in the middle; the second run tracks the rest, and all files are as if unbroken."""
+    (depthtrack / "test" / "bag2").symlink_to(depthtrack / "test" / "bag")
+    (depthtrack / "test" / "cup2").symlink_to(depthtrack / "test" / "cup")
+    words = ["srft", "any", "--dataset_name", "depthtrack", "--dataset_root", str(depthtrack),
+             "--checkpoint", str(tiny), "--device", "cpu"]  # fmt: skip
+    folder = tmp_path / "killed" / "srft" / "any" / "depthtrack"
+    program = [sys.executable, "-m", "pytracking_ext.run_tracker"]
+    process = subprocess.Popen(
+        [*program, *words, "--results", tmp_path / "killed"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while process.poll() is None and not list(folder.glob("*_confidence.txt")):
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    names = ("bag", "bag2", "cup", "cup2")
+    done = {name: (folder / f"{name}.txt").stat().st_mtime_ns
+            for name in names if (folder / f"{name}.txt").exists()}  # fmt: skip
+    assert len(done) < 4
+    assert run_tracker.main([*words, "--results", str(tmp_path / "killed")]) == 0
+    assert run_tracker.main([*words, "--results", str(tmp_path / "unbroken")]) == 0
+    for name in names:
+        file = folder / f"{name}.txt"
+        assert (
+            file.read_bytes()
+            == (tmp_path / "unbroken" / "srft" / "any" / "depthtrack" / f"{name}.txt").read_bytes()
+        )
+        assert name not in done or file.stat().st_mtime_ns == done[name]

@@ -57,7 +57,8 @@ def test_results_of_other_weights_are_not_mixed_in(tmp_path, parameters, sequenc
         evaluate(parameters, sequences, tmp_path / "r", progress=False)
     header = json.loads((tmp_path / "r" / "run.json").read_text())
     assert header["checkpoint"] == str(parameters.checkpoint)
-    assert header["versions"]["torch"]
+    assert header["versions"]["torch"] and "CPU" in header["device"]
+    assert header["parameters_m"] == 1e-6
 
 
 def test_a_failing_sequence_is_named_and_the_others_go_on(tmp_path, parameters, sequences):

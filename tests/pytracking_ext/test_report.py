@@ -37,18 +37,22 @@ def report(tmp_path, white_square):
         }
         for label, spread in (("mine", 1), ("other & co", 4))
     }
+    headers = {"mine": {"parameters_m": 92.12, "gflops": 58.1, "device": "a GPU", "batch": 16}}
     how = convention("depthtrack")
     scores = {label: score_benchmark(truths, p, how) for label, p in predictions.items()}
-    return write_report(tmp_path / "report", "depthtrack", sequences, scores, predictions), scores
+    return write_report(
+        tmp_path / "report", "depthtrack", sequences, scores, predictions, headers
+    ), scores
 
 
 def test_the_page_is_complete_and_needs_nothing_else(report):
     page, scores = report
     text = page.read_text()
-    for part in ("Scores", "Curves", "Attributes", "Speed", "Films", "Sequences"):
+    for part in ("Scores", "Curves", "Attributes", "Speed and size", "Films", "Sequences"):
         assert f"<h2>{part}</h2>" in text
     assert f"<td>{100 * scores['mine'].total['F']:.1f}</td>" in text
-    assert "<td>50.0</td>" in text  # frames per second
+    row = "<td>mine</td><td>92.1</td><td>58.1</td><td>50.0</td><td>16</td><td>a GPU</td>"
+    assert row in text
     assert "SRFT (OSTrack-B256)" in text and "other &amp; co" in text
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "http" not in text.replace("http://www.w3.org", "")

@@ -1,6 +1,7 @@
 """Conventions by hand, official scripts' rules, bootstrap, tables."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -300,3 +301,34 @@ def test_published_rows_are_complete():
     assert published_rows("otb") == []
     for benchmark, names in PUBLISHED.items():
         assert all(len(row.values) == len(names) for row in published_rows(benchmark))
+
+
+def test_long_term_figures_equal_the_vot_toolkits():
+    """Pr, Re and F of three sequences with absences, by the toolkit's own functions."""
+    longterm = pytest.importorskip("vot.analysis.longterm", reason="no VOT toolkit")
+    from vot.region import Special
+    from vot.region.shapes import Rectangle
+
+    rng = np.random.default_rng(5)
+    truths, predictions, toolkit = {}, {}, []
+    for name, length in (("a", 120), ("b", 300), ("c", 75)):
+        truth = rng.uniform(-10, 90, (length, 4)).round(2)
+        truth[:, 2:] = rng.uniform(5, 40, (length, 2)).round(2)
+        boxes = truth + rng.normal(0, 6, truth.shape)
+        boxes[:, 2:] = np.abs(boxes[:, 2:])
+        truth[1:][rng.random(length - 1) < 0.25] = np.nan
+        confidences = rng.random(length).round(2)
+        truths[name] = SequenceTruth(truth, (100, 80))
+        predictions[name] = Prediction(boxes, confidences)
+        regions = [Special(1), *(Rectangle(*box) for box in boxes[1:])]
+        annotation = [Special(0) if np.isnan(box).any() else Rectangle(*box) for box in truth]
+        sequence = SimpleNamespace(groundtruth=lambda a=annotation: a, size=(100, 80))
+        toolkit.append((regions, [0, *confidences[1:]], sequence))
+    thresholds = longterm.determine_thresholds([c for _, row, _ in toolkit for c in row], 100)
+    curves = [longterm.compute_tpr_curves(*item, thresholds) for item in toolkit]
+    precision, recall = np.mean(curves, axis=0)
+    f_scores = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    best = f_scores.argmax()
+    expected = {"Pr": precision[best], "Re": recall[best], "F": f_scores[best]}
+    how = convention("depthtrack", metrics=("Pr", "Re", "F"))
+    assert score_benchmark(truths, predictions, how).total == pytest.approx(expected, abs=1e-12)
