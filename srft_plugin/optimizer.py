@@ -20,8 +20,8 @@ from srft_plugin.transfer import (
     histogram,
     magnitude_bins,
     percentile_rank,
-    ranks_from_counts,
     sample,
+    tables_from_counts,
 )
 
 MODES = ("both", "prior", "transfer")
@@ -67,7 +67,7 @@ class SRFT(optim.Optimizer):
             the paper (Table VI).
         max_sensitivity: upper end of s_n, 0.99 in the paper.
         mode: ``"both"``, or ``"prior"`` or ``"transfer"`` alone with weight one (Table IV).
-        ranking: how gradients are ranked: ``"sampled"`` (histogram of some 65,000 elements of an
+        ranking: how gradients are ranked: ``"sampled"`` (histogram of some 33,000 elements of an
             operation, within 2 % in rank), ``"histogram"`` (of all, within 0.5 %) or ``"exact"``
             (sort; some ten times slower). Small operations are always sorted.
 
@@ -281,7 +281,7 @@ class SRFT(optim.Optimizer):
                 tabled.append((operation, constant))
         if tabled:
             counts = torch.stack([_counts(o, self.ranking == "sampled") for o, _ in tabled])
-            tables = ranks_from_counts(counts) * scale
+            tables = tables_from_counts(counts) * scale
             for (operation, constant), table in zip(tabled, tables, strict=True):
                 table += constant
                 for p in operation.parameters:
