@@ -29,12 +29,14 @@ from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import Recipe
 from ltr_ext.trainers.checkpoints import atomic_write
+from ltr_ext.trainers.processes import join_processes
 from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import UserError, report_errors
 from srft_plugin.prior import Prior, estimate_prior
 from srft_plugin.tuning.regularizer import make_regularizer
 
 DEFAULT_BASE = Path(__file__).parent / "models" / "weights" / "ostrack_tiny.safetensors"
+PRIOR = "prior.safetensors"
 PRIOR_BATCH = 16  # samples per backward pass of the prior estimate
 
 
@@ -52,27 +54,41 @@ def train(recipe: Recipe, folder: Path, device: str | torch.device = "cpu") -> P
     Raises:
         UserError: wrong data, checkpoint or settings; see the message.
     """
-    device = torch.device(device)
+    processes, device = join_processes(str(device))
+    share = processes.share(recipe.batch_size)
     seed_everything(recipe.seed)
     base = None if recipe.base is None else load_network(base_file(recipe.base))
     network = _network(recipe, base)
     data = _pairs(recipe, recipe.datasets, network, recipe.samples_per_epoch, recipe.seed)
     prior = None
     if recipe.regularizer in ("srft", "srft:prior"):
-        prior = _prior(recipe, base, folder, device).renamed(network.prior_sources())
+        if processes.is_first:
+            _estimate_prior(recipe, base, folder, device)
+        processes.wait()
+        prior = Prior.load(folder / PRIOR).renamed(network.prior_sources())
     regularizer = make_regularizer(
         recipe.regularizer, network, prior, recipe.total_steps, kappa=recipe.kappa
     )
 
     def batches(step: int):
         start, stop = (n * recipe.batch_size for n in (step, recipe.total_steps))
-        return make_loader(data, recipe.batch_size, start, stop, workers=recipe.workers)
+        return make_loader(
+            data,
+            share,
+            start,
+            stop,
+            processes.rank,
+            processes.count,
+            workers=recipe.workers,
+            pin_memory=device.type == "cuda",
+        )
 
-    trainer = Trainer(network, recipe, regularizer, batches, folder, device)
+    trainer = Trainer(network, recipe, regularizer, batches, folder, device, processes)
     trainer.train()
     file = folder / "network.safetensors"
     described = {"steps": recipe.total_steps, "regularizer": recipe.regularizer}
-    atomic_write(file, lambda partial: save_network(network.cpu(), partial, **described))
+    if processes.is_first:
+        atomic_write(file, lambda partial: save_network(network.cpu(), partial, **described))
     return file
 
 
@@ -130,11 +146,13 @@ def _pairs(
     )
 
 
-def _prior(recipe: Recipe, base: TrackingNetwork, folder: Path, device: torch.device) -> Prior:
-    """Prior sensitivity of the base tracker on RGB data, estimated once per run."""
-    file = folder / "prior.safetensors"
+def _estimate_prior(
+    recipe: Recipe, base: TrackingNetwork, folder: Path, device: torch.device
+) -> None:
+    """Writes the prior sensitivity of the base tracker on RGB data, once per run."""
+    file = folder / PRIOR
     if file.exists():
-        return Prior.load(file)
+        return
     data = _pairs(recipe, recipe.source, base, recipe.prior_samples, recipe.seed + 1)
     loader = make_loader(data, min(PRIOR_BATCH, recipe.prior_samples), workers=recipe.workers)
     batches = (
@@ -143,7 +161,6 @@ def _prior(recipe: Recipe, base: TrackingNetwork, folder: Path, device: torch.de
     prior = estimate_prior(base.to(device).eval(), sample_loss, batches, top_k=recipe.top_k)
     base.cpu()
     atomic_write(file, prior.save)
-    return prior
 
 
 def run_in_host(recipe: Recipe, settings: Any) -> None:

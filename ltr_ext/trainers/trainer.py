@@ -7,12 +7,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -23,6 +25,7 @@ from srft_plugin.errors import UserError
 from srft_plugin.tuning.regularizer import Regularizer
 
 from .checkpoints import CheckpointFolder, atomic_write
+from .processes import Processes
 
 LOG_EVERY = 20  # steps between reads of the running means: each read waits for the device
 
@@ -37,6 +40,7 @@ class Trainer:
         loader: step number -> the batches from that step to the end of the run.
         folder: where checkpoints, ``log.jsonl`` and TensorBoard files go.
         device: where to compute.
+        processes: this process among those that train together; each has its share of a batch.
     """
 
     def __init__(
@@ -47,10 +51,16 @@ class Trainer:
         loader: Callable[[int], Iterable[dict[str, Tensor]]],
         folder: Path,
         device: torch.device,
+        processes: Processes,
     ):
         self.recipe, self.loader, self.folder, self.device = recipe, loader, folder, device
         self.network = network.to(device)
-        self.actor = TrackingActor(self.network)
+        self.processes = processes
+        parallel = self.network
+        if processes.count > 1:
+            devices = None if device.type == "cpu" else [device.index]
+            parallel = DistributedDataParallel(self.network, devices)
+        self.actor = TrackingActor(parallel)
         self.regularizer = regularizer
         parameters = [p for p in network.parameters() if p.requires_grad]
         adamw = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
@@ -67,19 +77,28 @@ class Trainer:
             UserError: the loss became infinite or NaN, a resume with other settings, a full disk.
         """
         self._resume()
-        self._write_recipe()
+        first = self.processes.is_first
+        if first:
+            self._write_recipe()
         batches = iter(self.loader(self.step)) if self.epoch < self.recipe.epochs else iter(())
         with (
-            SummaryWriter(self.folder / "tensorboard", purge_step=self.step) as board,
+            SummaryWriter(self.folder / "tensorboard", purge_step=self.step)
+            if first
+            else nullcontext() as board,
             tqdm(
-                total=self.recipe.total_steps, initial=self.step, disable=None, unit="step"
+                total=self.recipe.total_steps,
+                initial=self.step,
+                disable=None if first else True,
+                unit="step",
             ) as bar,
         ):
             while self.epoch < self.recipe.epochs:
                 bar.set_description(f"epoch {self.epoch + 1}/{self.recipe.epochs}")
                 self._train_epoch(batches, board, bar)
                 self.epoch += 1
-                self.checkpoints.save(self.epoch, self.state_dict())
+                if first:
+                    self.checkpoints.save(self.epoch, self.state_dict())
+        self.processes.wait()
 
     @property
     def step(self) -> int:
@@ -101,7 +120,8 @@ class Trainer:
             count += 1
             bar.update()
             if count == LOG_EVERY or index + 1 == recipe.steps_per_epoch:
-                means = {name: float(value) / count for name, value in sums.items()}
+                stacked = torch.stack(list(sums.values())).to(torch.float32) / count
+                means = dict(zip(sums, self.processes.mean(stacked).tolist(), strict=True))
                 elapsed = time.perf_counter() - started
                 self._log(self.step + index + 1, means, count, elapsed, waited, board, bar)
                 sums, count, waited, started = {}, 0, 0.0, time.perf_counter()
@@ -120,12 +140,14 @@ class Trainer:
         self.regularizer.after_step()
         return {**log, "grad_norm": norm.detach()}
 
-    def _log(self, step, means, count, elapsed, waited, board, bar) -> None:
+    def _log(self, step, means, count, elapsed, waited, board: SummaryWriter | None, bar) -> None:
         if not math.isfinite(means["loss"]):
             raise UserError(
                 f"the loss is {means['loss']} near step {step}; nothing of this epoch was saved. "
                 "Lower lr, or check the boxes of the data set"
             )
+        if board is None:
+            return
         rate = count * self.recipe.batch_size / elapsed
         bar.set_postfix(
             loss=f"{means['loss']:.3f}",

@@ -14,6 +14,7 @@ import ltr_ext.run_training as run_training
 from ltr_ext.models.checkpoint import load_network, save_network
 from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import Recipe
+from ltr_ext.trainers.processes import Processes
 from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import UserError
 
@@ -87,7 +88,9 @@ def test_killed_process_resumes_to_the_same_loss(tmp_path):
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert subprocess.run([*command, "--name", "killed"], env=environment, check=False).returncode == 0
+    assert (
+        subprocess.run([*command, "--name", "killed"], env=environment, check=False).returncode == 0
+    )
 
     def last_loss(folder):
         return json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["loss"]
@@ -164,3 +167,34 @@ def test_command_reports_bad_input_in_one_line(tmp_path, capsys, arguments, mess
     assert message in error
     assert error.startswith("error: ") and error.count("\n") == 1
     assert not list(tmp_path.rglob("checkpoint*"))
+
+
+def test_two_processes_with_half_the_batch_equal_one(base, tmp_path):
+    arguments = [
+        "-m", "ltr_ext.run_training", "srft", "tiny_depth", "--workspace", str(tmp_path),
+        "--device", "cpu", f"base={base}", "epochs=2", "samples_per_epoch=16", "batch_size=8",
+        "prior_samples=16", "workers=0",
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    one = subprocess.run(
+        [sys.executable, *arguments, "--name", "one"], env=environment, check=False
+    )
+    torchrun = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+    ]  # fmt: skip
+    two = subprocess.run([*torchrun, *arguments, "--name", "two"], env=environment, check=False)
+    assert one.returncode == two.returncode == 0
+
+    def losses(name):
+        text = (run_training.run_dir(name, tmp_path) / "log.jsonl").read_text()
+        return [json.loads(line)["loss"] for line in text.splitlines()]
+
+    assert len(losses("one")) == 2
+    assert losses("two") == pytest.approx(losses("one"), rel=1e-5)
+
+
+def test_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(
+        UserError, match="batch_size 10 cannot be shared by 4 processes.*such as 12"
+    ):
+        Processes(0, 4).share(10)
