@@ -13,7 +13,7 @@ from vot.dataset import Sequence
 from vot.dataset.proxy import FrameMapSequence
 from vot.experiment.multistart import MultiStartExperiment, find_anchors
 from vot.region import Special
-from vot.tracker import Tracker, Trajectory
+from vot.tracker import ObjectStatus, Tracker, TrackerRuntime, Trajectory
 
 
 class MultiStart(MultiStartExperiment):
@@ -46,12 +46,14 @@ class MultiStart(MultiStartExperiment):
                 if callback:
                     callback(done / len(runs))
 
-    def _run(self, runtime, sequence: Sequence, frames: range) -> Trajectory:
+    def _run(self, runtime: TrackerRuntime, sequence: Sequence, frames: range) -> Trajectory:
         view = FrameMapSequence(sequence, list(frames))
         trajectory = Trajectory(len(view))
-        _, elapsed = runtime.initialize(view.frame(0), view.groundtruth(0))
+        _, elapsed = runtime.initialize(view.frame(0), [ObjectStatus(view.groundtruth(0), {})])
         trajectory.set(0, Special(Trajectory.INITIALIZATION), {"time": elapsed})
         for index in range(1, len(view)):
-            status, elapsed = runtime.update(view.frame(index))
+            status, elapsed = runtime.update(view.frame(index), [])
+            if isinstance(status, list):  # since 0.8
+                (status,) = status
             trajectory.set(index, status.region, {**status.properties, "time": elapsed})
         return trajectory

@@ -1,4 +1,4 @@
-"""Result files of the VOT toolkit: reading, checking, removing. The toolkit itself is not needed.
+"""Result files of the VOT toolkit: reading, checking, writing. The toolkit itself is not needed.
 
 A run (a sequence, or one anchor of a sequence) is NAME.bin, the trajectory, with one text file per
 property beside it, NAME_confidence.value and NAME_time.value, one line per frame. The toolkit takes
@@ -8,19 +8,20 @@ its files are whole.
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-HEADER = struct.Struct("<hI")  # version 1, number of frames
-SPECIAL_TYPE, SPECIAL = 0, struct.Struct("<BI")  # type, code
-RECTANGLE_TYPE, RECTANGLE = 1, struct.Struct("<Bffff")  # type, x, y, width, height
+from pytracking_ext.evaluation.loading import read_result_boxes
+from srft_plugin.errors import UserError
 
-
-class DamagedResult(Exception):
-    """A result file that is missing, truncated, or of another length than its run."""
+HEADER = struct.Struct("<hI")  # format version 1, number of frames
+INITIALIZATION = struct.pack("<BI", 0, 1)  # a special region, code 1: the frame with the given box
+RECTANGLE = struct.Struct("<Bffff")  # region type 1, x, y, width, height
 
 
 @dataclass(frozen=True)
@@ -47,76 +48,104 @@ def runs_of(sequence: Path, multistart: bool) -> list[Run]:
 
 
 def sequence_length(sequence: Path) -> int:
-    """Number of frames that the ``sequence`` file of a workspace states."""
-    for line in (sequence / "sequence").read_text(encoding="utf-8").splitlines():
+    """Number of frames that the ``sequence`` file of a workspace states.
+
+    Raises:
+        UserError: it states none.
+    """
+    path = sequence / "sequence"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         key, _, value = line.partition("=")
         if key == "length":
             return int(value)
-    raise DamagedResult(f"{sequence / 'sequence'} has no length")
+    raise UserError(f"{path} states no length; make the workspace anew with `srft vot init`")
 
 
-def read_run(folder: Path, run: Run) -> tuple[np.ndarray, np.ndarray]:
+def ground_truth(sequence: Path) -> np.ndarray:
+    """Boxes of a workspace's sequence: (N, 4) float32 xywh, NaN where the target is absent.
+
+    Raises:
+        UserError: there are polygons.
+    """
+    path = sequence / "groundtruth.txt"
+    rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+    if any(len(row) != 4 for row in rows):
+        raise UserError(f"{path} has polygons; only the toolkit's own commands can use them")
+    boxes = np.full((sequence_length(sequence), 4), np.nan, np.float32)
+    boxes[: len(rows)] = np.array(rows, np.float32)
+    boxes[~np.isfinite(boxes).all(1)] = np.nan
+    return boxes
+
+
+def read_run(folder: Path, run: Run) -> tuple[np.ndarray, np.ndarray | None]:
     """Boxes and confidences of a run.
 
     Returns:
-        (N, 4) float32 xywh, NaN where the toolkit stored a special region (the first frame), and
-        (N,) float64 confidences, NaN where none was reported.
+        (N, 4) float64 xywh, NaN where the toolkit stored a special region (the first frame), and
+        (N,) float64 confidences, 0 where a frame has none; None if the tracker reported none.
 
     Raises:
-        DamagedResult: a file is missing, truncated, unreadable or of another length.
+        UserError: a file is missing, truncated, unreadable or of another length.
     """
-    boxes = _read_trajectory(folder / f"{run.name}.bin")
+    path = folder / f"{run.name}.bin"
+    if not path.is_file():
+        raise UserError(f"{path} is missing; `srft vot evaluate` makes it")
+    boxes, confidences = read_result_boxes(path), None
+    _check_length(path, len(boxes), run)
     path = folder / f"{run.name}_confidence.value"
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        confidences = np.array([float(line) if line else np.nan for line in lines[:-1]])
-    except FileNotFoundError as error:
-        raise DamagedResult(f"{path} is missing") from error
-    except ValueError as error:
-        raise DamagedResult(f"{path}: {error}") from error
-    for what, count in (("boxes", len(boxes)), ("confidences", len(confidences))):
-        if count != len(run.frames):
-            raise DamagedResult(f"{folder / run.name}: {count} {what}, {len(run.frames)} frames")
-    if lines[-1]:
-        raise DamagedResult(f"{path} is truncated")
+    if path.is_file():
+        *lines, rest = path.read_text(encoding="utf-8").split("\n")
+        if rest:
+            raise UserError(f"{path} is truncated; track the sequence again")
+        try:
+            confidences = np.array([float(line or 0) for line in lines])
+        except ValueError as error:
+            raise UserError(f"{path}: {error}; expected one number per line") from error
+        _check_length(path, len(confidences), run)
     return boxes, confidences
 
 
 def is_done(folder: Path, run: Run) -> bool:
-    """Whether the run's files are there and whole."""
+    """Whether the run's files are there and whole; the SRFT server reports every confidence."""
     try:
-        read_run(folder, run)
-    except DamagedResult:
+        return read_run(folder, run)[1] is not None
+    except UserError:
         return False
-    return True
+
+
+def write_run(
+    folder: Path, run: Run, boxes: np.ndarray, properties: Mapping[str, Iterable[object | None]]
+) -> None:
+    """Writes a run as the toolkit does, the trajectory last, so that it is complete or not there.
+
+    Args:
+        folder: made if needed.
+        boxes: (N, 4) xywh; the first row, the given box, is not stored.
+        properties: N values each, None for a frame without.
+    """
+    regions = [RECTANGLE.pack(1, *box) for box in boxes[1:]]
+    files = {
+        f"{run.name}_{key}.value": "".join(
+            "\n" if value is None else f"{value}\n" for value in values
+        ).encode()
+        for key, values in properties.items()
+    }
+    files[f"{run.name}.bin"] = b"".join((HEADER.pack(1, len(boxes)), INITIALIZATION, *regions))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        partial = folder / f".{name}.{os.getpid()}"
+        partial.write_bytes(data)
+        partial.replace(folder / name)
 
 
 def run_files(folder: Path, run: Run) -> list[Path]:
-    """All files of a run, its trajectory first."""
-    trajectory = [path for path in (folder / f"{run.name}.bin",) if path.exists()]
-    return trajectory + sorted(folder.glob(f"{run.name}_*.value"))
+    """All files of a run that exist, its trajectory first."""
+    trajectory = folder / f"{run.name}.bin"
+    return [trajectory] * trajectory.exists() + sorted(folder.glob(f"{run.name}_*.value"))
 
 
-def _read_trajectory(path: Path) -> np.ndarray:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DamagedResult(f"{path} is missing") from error
-    boxes = []
-    try:
-        version, length = HEADER.unpack_from(data)
-        offset = HEADER.size
-        for _ in range(length):
-            if data[offset] == SPECIAL_TYPE:
-                boxes.append((np.nan,) * 4)
-                offset += SPECIAL.size
-            elif data[offset] == RECTANGLE_TYPE:
-                boxes.append(RECTANGLE.unpack_from(data, offset)[1:])
-                offset += RECTANGLE.size
-            else:
-                raise DamagedResult(f"{path} holds a region of type {data[offset]}, not a box")
-    except (struct.error, IndexError) as error:
-        raise DamagedResult(f"{path} is truncated ({len(data)} bytes)") from error
-    if version != 1 or offset != len(data):
-        raise DamagedResult(f"{path} is not a trajectory of {length} frames")
-    return np.array(boxes, np.float32).reshape(-1, 4)
+def _check_length(path: Path, count: int, run: Run) -> None:
+    if count != len(run.frames):
+        raise UserError(
+            f"{path} has {count} rows, the run {len(run.frames)} frames; track the sequence again"
+        )

@@ -7,54 +7,38 @@ error, and nothing is cached.
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cachetools import LRUCache
 from vot.analysis import AnalysisProcessor, Measure
 from vot.analysis.processor import AnalysisError
-from vot.tracker import TrackerException
 from vot.utilities import ThreadPoolExecutor
 
 from srft_plugin.errors import UserError
 
-from .results import Run, is_done, run_files, runs_of
-from .toolkit import KeptRuntime, ResultsStorage, StagedResults, toolkit_workspace
-from .workspace import Workspace, open_workspace, tracker_settings
+from .guard import WHOLE, Shard, claim_results, evaluation_lock
+from .inprocess import run_in_process
+from .results import Run, is_done, runs_of, sequence_length
+from .toolkit import toolkit_workspace
+from .worker import STAGING, Outcome, Task, run_tasks
+from .workspace import Workspace, open_workspace, results_folder, tracker_settings
 
-Progress = Callable[["Outcome"], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What happened to one sequence with one tracker.
-
-    Attributes:
-        frames: frames tracked now (none if the results were there).
-        seconds: wall time.
-        rgb_only: frames whose auxiliary image was missing or unreadable.
-        error: the tracker's message; None if all went well.
-    """
-
-    tracker: str
-    sequence: str
-    frames: int
-    seconds: float
-    rgb_only: int = 0
-    error: str | None = None
+Progress = Callable[[Outcome], None]
 
 
 def evaluate(
     workspace: str | Path | Workspace,
     trackers: Sequence[str] | None = None,
+    jobs: int = 1,
+    shard: Shard = WHOLE,
+    gpus: Sequence[str] = (),
     force: bool = False,
+    adopt: bool = False,
+    in_process: bool = False,
+    batch: int = 8,
     progress: Progress | None = None,
 ) -> list[Outcome]:
     """Runs the workspace's experiment for all its trackers, like ``vot evaluate``.
@@ -65,27 +49,53 @@ def evaluate(
     Args:
         workspace: folder made by `create_workspace`.
         trackers: names in trackers.ini; default all.
+        jobs: sequences at the same time, each with a tracker process of its own.
+        shard: (i, n) runs the i-th of n parts of the sequences, i from 1.
+        gpus: indices for CUDA_VISIBLE_DEVICES, given to the jobs in turn.
         force: discard existing results.
+        adopt: keep results that carry no record of their checkpoint.
+        in_process: without TraX, ``batch`` runs in each network call, ``jobs`` threads that read.
         progress: called after each sequence.
 
     Returns:
         One outcome per tracker and sequence.
 
     Raises:
-        UserError: a sequence failed (after the others have run), or the workspace is unusable.
+        UserError: a sequence failed (after the others have run), the workspace is unusable or in
+            use, or holds results of another checkpoint.
     """
     workspace = _opened(workspace)
     names = _chosen(workspace, trackers)
+    sequences = part_of(workspace, shard)
     outcomes = []
-    for name in names:
-        with Worker(workspace, name) as worker:
-            for sequence in workspace.sequences:
-                outcomes.append(worker.run(sequence, force))
-                if progress is not None:
-                    progress(outcomes[-1])
-    forget_analyses(workspace)
+    with evaluation_lock(workspace, shard):
+        for name in names:
+            claim_results(workspace, name, shard, force, adopt)
+            if shard == WHOLE:  # then nobody else is writing: these are of killed processes
+                for path in results_folder(workspace, name).glob(f"{STAGING}*"):
+                    shutil.rmtree(path)
+        tasks = [Task(name, sequence, force) for name in names for sequence in sequences]
+        if in_process:
+            finished = run_in_process(workspace, tasks, batch, threads=max(2, jobs))
+        else:
+            finished = run_tasks(workspace, tasks, jobs, gpus)
+        for outcome in finished:
+            outcomes.append(outcome)
+            if progress is not None:
+                progress(outcome)
+        forget_analyses(workspace)
     raise_failures(workspace, outcomes)
     return outcomes
+
+
+def part_of(workspace: Workspace, shard: Shard) -> list[str]:
+    """The sequences of a shard, longest first, of about the same length in each."""
+    index, count = shard
+    if not 1 <= index <= count:
+        raise UserError(f"shard {index}/{count}: expected i/n with i from 1 to n, such as 1/4")
+    folder = workspace.directory / "sequences"
+    by_length = sorted(workspace.sequences, key=lambda name: -sequence_length(folder / name))
+    return by_length[index - 1 :: count]
 
 
 def analyse(
@@ -147,11 +157,6 @@ def all_runs(workspace: Workspace, tracker: str) -> Iterator[tuple[Path, Run]]:
             yield folder, run
 
 
-def results_folder(workspace: Workspace, tracker: str) -> Path:
-    """Where the toolkit keeps the results of a tracker."""
-    return workspace.directory / "results" / tracker
-
-
 def forget_analyses(workspace: Workspace) -> None:
     """Removes the toolkit's analysis cache, which would answer with the figures of old results."""
     shutil.rmtree(workspace.directory / "cache" / "analysis", ignore_errors=True)
@@ -166,80 +171,6 @@ def raise_failures(workspace: Workspace, outcomes: Sequence[Outcome]) -> None:
             f"{len(failed)} of {len(outcomes)} sequences failed; the tracker's output is in "
             f"{workspace.directory / 'logs'}\n" + "\n".join(lines)
         )
-
-
-class Worker:
-    """Runs sequences with one tracker process, started at the first and kept for all."""
-
-    def __init__(self, workspace: Workspace, tracker: str) -> None:
-        self.workspace = workspace
-        self.name = tracker
-        self._staging = workspace.directory / "results" / tracker / f".staging-{os.getpid()}"
-        self._runtime: KeptRuntime | None = None
-        self._exit = contextlib.ExitStack()
-
-    def __enter__(self) -> Worker:
-        loaded = self._exit.enter_context(toolkit_workspace(self.workspace.directory))
-        self._experiment = loaded.stack[self.workspace.benchmark.experiment]
-        self._dataset = loaded.dataset
-        (tracker,) = loaded.registry.resolve(self.name, skip_unknown=False)
-        self._tracker = copy.copy(tracker)
-        self._tracker.runtime = self._start  # asked for once per sequence
-        self._start_process = tracker.runtime
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop()
-        shutil.rmtree(self._staging, ignore_errors=True)
-        self._exit.close()
-
-    def run(self, sequence: str, force: bool = False) -> Outcome:
-        """Makes the runs of a sequence that are missing or damaged, all of them with ``force``."""
-        folder = results_folder(self.workspace, self.name)
-        folder = folder / self.workspace.benchmark.experiment / sequence
-        source = self.workspace.directory / "sequences" / sequence
-        runs = runs_of(source, self.workspace.benchmark.multistart)
-        todo = [run for run in runs if force or not is_done(folder, run)]
-        start = time.perf_counter()
-        error = None
-        if todo:
-            for run in todo:
-                for path in run_files(folder, run):
-                    path.unlink()
-            results = StagedResults(folder, self._staging / sequence)
-            self._experiment._storage = ResultsStorage(results)
-            try:
-                (view,) = self._experiment.transform(self._dataset[sequence])
-                self._experiment.execute(self._tracker, view, callback=lambda _: results.commit())
-                results.commit()
-            except TrackerException as failure:
-                self._log(sequence, failure)
-                self._stop()
-                error = _reason(failure)
-        return Outcome(
-            self.name,
-            sequence,
-            frames=sum(len(run.frames) - 1 for run in todo),
-            seconds=time.perf_counter() - start,
-            rgb_only=sum(_filled_lines(folder / f"{run.name}_rgb_only.value") for run in runs),
-            error=error,
-        )
-
-    def _start(self, log: bool = False) -> KeptRuntime:
-        if self._runtime is None:
-            self._runtime = KeptRuntime(self._start_process(log))
-        return self._runtime
-
-    def _stop(self) -> None:
-        if self._runtime is not None:
-            self._runtime.process.stop()
-            self._runtime = None
-
-    def _log(self, sequence: str, failure: Any) -> None:
-        if failure.log:
-            folder = self.workspace.directory / "logs"
-            folder.mkdir(exist_ok=True)
-            (folder / f"{self.name}_{sequence}.log").write_text(failure.log, encoding="utf-8")
 
 
 def _opened(workspace: str | Path | Workspace) -> Workspace:
@@ -257,14 +188,3 @@ def _measures(analysis: Any, values: Sequence[Any]) -> dict[str, float]:
     """The single numbers among an analysis' values, under the toolkit's abbreviations."""
     described = zip(analysis.describe(), values, strict=True)
     return {m.abbreviation: float(value) for m, value in described if isinstance(m, Measure)}
-
-
-def _reason(failure: TrackerException) -> str:
-    """The tracker's message without the toolkit's wrapping."""
-    return str(failure).removeprefix("Server terminated the session: ")
-
-
-def _filled_lines(path: Path) -> int:
-    if not path.is_file():
-        return 0
-    return sum(bool(line.strip()) for line in path.read_text(encoding="utf-8").split("\n"))

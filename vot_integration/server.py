@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import math
 import os
 import sys
 import traceback
@@ -29,7 +28,7 @@ import trax
 from trax.image import Image, ImageChannel
 from trax.server import Server
 
-Box = tuple[float, float, float, float]  # x, y, width, height in pixels
+from .answers import Box, reportable
 
 
 def load_tracker(environment: Mapping[str, str]) -> Any:
@@ -47,38 +46,34 @@ def load_tracker(environment: Mapping[str, str]) -> Any:
 
 
 class Session:
-    """Runs a tracker over sequences of frames given by file names.
-
-    What it returns is always safe to report: the toolkit drops a sequence for a NaN or a special
-    region, and scores an empty box on an absent frame differently from version to version.
-    """
+    """Runs a tracker over sequences of frames given by file names."""
 
     def __init__(self, tracker: Any) -> None:
+        from ltr_ext.data.io import read_rgb  # slow to import: before the handshake
+
         self.tracker = tracker
+        self._read = read_rgb
         self._last: Box
 
     def initialize(self, color: str, auxiliary: str, box: Box) -> None:
         """Starts on a new sequence; nothing of the one before remains."""
         self._last = box
-        self.tracker.initialize(_read(color), {"init_bbox": list(box), "aux_path": auxiliary})
+        self.tracker.initialize(self._read(color), {"init_bbox": list(box), "aux_path": auxiliary})
 
     def track(self, color: str, auxiliary: str) -> tuple[Box, dict[str, float]]:
-        """Box and properties of the next frame.
+        """Box and properties of the next frame, safe to report.
 
-        Where the tracker has no usable box, the last one with confidence 0. The property
-        ``rgb_only`` marks a frame whose auxiliary image could not be read.
+        The property ``rgb_only`` marks a frame whose auxiliary image could not be read.
         """
         missing = getattr(self.tracker, "aux_missing", 0)
-        output = self.tracker.track(_read(color), {"aux_path": auxiliary})
-        box = tuple(map(float, output["target_bbox"]))
-        confidence = float(output["object_presence_score"])
-        if not all(map(math.isfinite, box)) or box[2] <= 0 or box[3] <= 0:
-            box, confidence = self._last, 0.0
-        self._last = box
-        properties = {"confidence": confidence if math.isfinite(confidence) else 0.0}
+        output = self.tracker.track(self._read(color), {"aux_path": auxiliary})
+        self._last, confidence = reportable(
+            output["target_bbox"], output["object_presence_score"], self._last
+        )
+        properties = {"confidence": confidence}
         if getattr(self.tracker, "aux_missing", 0) > missing:
             properties["rgb_only"] = 1
-        return box, properties
+        return self._last, properties
 
 
 def serve(load: Callable[[], Any], channel: str) -> int:
@@ -113,12 +108,6 @@ def serve(load: Callable[[], Any], channel: str) -> int:
         return 1
     server.quit()
     return 0
-
-
-def _read(path: str) -> Any:
-    from ltr_ext.data.io import read_rgb
-
-    return read_rgb(path)
 
 
 class WholeLines(io.TextIOBase):

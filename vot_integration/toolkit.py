@@ -74,17 +74,23 @@ class KeptRuntime:
     """A tracker runtime that ignores the toolkit's order to stop after each sequence.
 
     Loading a network costs seconds, and the toolkit would start a process for every sequence.
+    ``process`` is the toolkit's runtime; ``process.stop()`` ends it.
     """
 
-    multiobject = False
+    def __init__(self, process: Any) -> None:
+        self.process = process
 
-    def __init__(self, runtime: Any) -> None:
-        self.process = runtime
-        self.tracker = runtime.tracker
-        self.initialize, self.update = runtime.initialize, runtime.update
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.process, name)
+
+    def __enter__(self) -> KeptRuntime:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
 
     def stop(self) -> None:
-        """Called at the end of a sequence; ``process.stop()`` ends the process."""
+        """Called by the toolkit at the end of a sequence."""
 
 
 def _load(directory: Path) -> vot.workspace.Workspace:

@@ -152,6 +152,21 @@ def open_workspace(directory: str | Path) -> Workspace:
     )
 
 
+def results_folder(workspace: Workspace, tracker: str) -> Path:
+    """Where the toolkit keeps the results of a tracker."""
+    return workspace.directory / "results" / tracker
+
+
+def eao_range(workspace: Workspace) -> tuple[int, int]:
+    """``low`` and ``high`` of the EAO score in the workspace's stack file."""
+    import yaml
+
+    stack = yaml.safe_load((workspace.directory / workspace.benchmark.stack).read_text())
+    analyses = stack["experiments"][workspace.benchmark.experiment]["analyses"]
+    (eao,) = [entry for entry in analyses if entry["type"] == "multistart_eao_score"]
+    return int(eao["low"]), int(eao["high"])
+
+
 def tracker_settings(workspace: Workspace, name: str) -> dict[str, str]:
     """Section ``name`` of trackers.ini.
 

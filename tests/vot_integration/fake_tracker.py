@@ -1,6 +1,7 @@
 """Trackers for the tests, created as ``fake_tracker:NAME`` by the server. No network, no torch."""
 
 import os
+import signal
 import sys
 import time
 
@@ -91,6 +92,7 @@ def _print(output):
 raises = _faulty(_raise)
 exits = _faulty(lambda output: os._exit(7))
 hangs = _faulty(lambda output: time.sleep(600))
+kills_its_parent = _faulty(lambda output: os.kill(os.getppid(), signal.SIGKILL))
 nans = _faulty(_nan)
 prints = _faulty(_print)
 empties = _faulty(lambda output: output.update(target_bbox=[1.0, 1.0, 0.0, -1.0]))

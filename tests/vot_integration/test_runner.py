@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from srft_plugin.errors import UserError
+from vot_integration.guard import evaluation_lock
 from vot_integration.results import read_run
-from vot_integration.runner import all_runs, analyse, evaluate
+from vot_integration.runner import all_runs, analyse, evaluate, part_of
 
 STACKS = ["depthtrack", "vot-rgbd2022"]
 
@@ -25,9 +27,10 @@ def vot(workspace, *arguments: str) -> str:
 
 
 def result_files(workspace, tracker: str = "blob") -> dict[str, bytes]:
-    """All results but the times, which are never the same."""
+    """What the toolkit reads, but for the times, which are never the same."""
     root = workspace.directory / "results" / tracker
-    files = [p for p in root.rglob("*") if p.is_file() and not p.name.endswith("_time.value")]
+    files = [p for p in root.rglob("*.*") if p.suffix in (".bin", ".value")]
+    files = [path for path in files if not path.name.endswith("_time.value")]
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
@@ -43,7 +46,7 @@ def test_equal_to_the_plain_commands(make_workspace, tmp_path, benchmark):
 
     outcomes = evaluate(workspace, force=True)
     assert result_files(workspace) == plain
-    assert [outcome.sequence for outcome in outcomes] == ["a", "b", "c"]
+    assert sorted(outcome.sequence for outcome in outcomes) == ["a", "b", "c"]
     assert list(analyse(workspace)["blob"].values()) == figures
     if benchmark == "depthtrack":
         assert figures == experiment["results"][0][0]
@@ -85,12 +88,12 @@ def test_only_what_is_missing_or_damaged_is_made_again(make_workspace, benchmark
     [
         ("raises", "RuntimeError: out of luck"),
         ("exits", "exit"),
-        ("hangs", "did not reply in 1 seconds"),
+        ("hangs", "did not reply in 3 seconds"),
         ("unloadable", "ValueError: the network is broken"),
     ],
 )
 def test_failures_are_errors_with_the_reason(make_workspace, tracker, message):
-    workspace = make_workspace(tracker, timeout=1)
+    workspace = make_workspace(tracker, timeout=3)
     with pytest.raises(UserError, match=message) as failure:
         evaluate(workspace)
     failed = ["a", "b", "c"] if tracker == "unloadable" else ["b"]
@@ -106,7 +109,7 @@ def test_failures_are_errors_with_the_reason(make_workspace, tracker, message):
 
 @pytest.mark.parametrize("tracker", ["nans", "prints", "empties"])
 def test_what_a_tracker_may_do_wrong_without_harm(make_workspace, tracker):
-    workspace = make_workspace(tracker, timeout=5)
+    workspace = make_workspace(tracker, timeout=10)
     evaluate(workspace)
     folder, run = list(all_runs(workspace, tracker))[1]
     boxes, confidences = read_run(folder, run)
@@ -125,3 +128,98 @@ def test_missing_depth_is_counted(make_workspace, tmp_path, data_set):
         (depth / path.name).symlink_to(path)
     (outcome,) = evaluate(workspace)
     assert outcome.rgb_only == 3
+
+
+@pytest.mark.parametrize("benchmark", STACKS)
+def test_jobs_and_shards_give_the_same_files(make_workspace, benchmark):
+    workspace = make_workspace(benchmark=benchmark)
+    evaluate(workspace)
+    one = result_files(workspace)
+    evaluate(workspace, jobs=2, force=True)
+    assert result_files(workspace) == one
+    parts = [part_of(workspace, (index, 2)) for index in (1, 2)]
+    assert sorted(parts[0] + parts[1]) == ["a", "b", "c"]
+    for path in workspace.directory.rglob("*.bin"):
+        path.unlink()
+    for index in (1, 2):
+        assert len(evaluate(workspace, shard=(index, 2))) == len(parts[index - 1])
+    assert result_files(workspace) == one
+    with pytest.raises(UserError, match="expected i/n"):
+        evaluate(workspace, shard=(3, 2))
+
+
+def test_a_job_that_dies_is_a_failure(make_workspace):
+    workspace = make_workspace("kills_its_parent")
+    with pytest.raises(UserError, match=r"b: the evaluation process died \(exit code -9\)"):
+        evaluate(workspace, jobs=2)
+
+
+def test_results_of_another_checkpoint_are_not_mixed(make_workspace, tmp_path):
+    checkpoint = tmp_path / "network.safetensors"
+    checkpoint.write_bytes(b"first")
+    workspace = make_workspace(checkpoint=checkpoint)
+    evaluate(workspace)
+    checkpoint.write_bytes(b"second")
+    with pytest.raises(UserError, match="another checkpoint_sha256"):
+        evaluate(workspace)
+    outcomes = evaluate(workspace, force=True)
+    assert all(outcome.frames for outcome in outcomes)
+    assert not any(outcome.frames for outcome in evaluate(workspace))
+
+
+def test_results_without_a_record(make_workspace):
+    workspace = make_workspace()
+    evaluate(workspace)
+    (workspace.directory / "results" / "blob" / "srft.json").unlink()
+    with pytest.raises(UserError, match="do not say which checkpoint"):
+        evaluate(workspace)
+    assert not any(outcome.frames for outcome in evaluate(workspace, adopt=True))
+
+
+def test_one_evaluation_at_a_time(make_workspace):
+    workspace = make_workspace()
+    with evaluation_lock(workspace):
+        with pytest.raises(UserError, match="another evaluation of .* is running"):
+            evaluate(workspace)
+        with pytest.raises(UserError, match="another evaluation of .* is running"):
+            evaluate(workspace, shard=(1, 2))
+    with evaluation_lock(workspace, (1, 2)), evaluation_lock(workspace, (2, 2)):
+        with pytest.raises(UserError, match="is running"):
+            evaluate(workspace)
+        with pytest.raises(UserError, match="is running"):
+            evaluate(workspace, shard=(1, 2))
+
+
+KILLED = """
+import os, signal, sys
+from vot_integration import toolkit
+from vot_integration.runner import evaluate
+
+replace, count = os.replace, 0
+
+def replace_or_die(source, target):
+    global count
+    count += 1
+    if count == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+toolkit.os.replace = replace_or_die
+evaluate(sys.argv[1])
+"""
+
+
+def test_killed_while_writing_and_resumed(make_workspace):
+    workspace = make_workspace(benchmark="vot-rgbd2022")
+    evaluate(workspace)
+    whole = result_files(workspace)
+    for path in workspace.directory.glob("results/blob/baseline"):
+        shutil.rmtree(path)
+    killed = subprocess.run([sys.executable, "-c", KILLED, workspace.directory])
+    assert killed.returncode == -9
+    root = workspace.directory / "results" / "blob"
+    assert len(list(root.rglob("baseline/*/*.bin"))) == 1  # the second run is not half there
+    assert len(list(root.glob(".staging-*"))) == 1
+    evaluate(workspace)
+    assert result_files(workspace) == whole
+    assert not list(root.glob(".staging-*"))

@@ -1,0 +1,155 @@
+"""The experiments without TraX: all runs in this process, several in each network call.
+
+The result files are what the TraX run would have written, times apart. The protocol's text has four
+decimals for a box, and so have the boxes here, those given and those found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ltr_ext.data.io import read_raw, read_rgb
+from ltr_ext.dataset.sequence import Sequence as Video
+from pytracking_ext.evaluation.results import TrackResult
+from pytracking_ext.evaluation.running import track_many
+from pytracking_ext.parameter import srft
+from srft_plugin.errors import UserError
+
+from .answers import reportable
+from .results import Run, ground_truth, is_done, run_files, runs_of, write_run
+from .worker import Outcome, Task
+from .workspace import Workspace, results_folder, tracker_settings
+
+DECIMALS = 4  # of a box in the TraX protocol
+
+
+@dataclass(frozen=True)
+class RunFrames:
+    """The images of a run in the order in which the tracker sees them.
+
+    Attributes:
+        sequence: folder in the workspace.
+        order: frame numbers from 0.
+        channel: auxiliary channel, ``"depth"`` or ``"ir"``.
+    """
+
+    sequence: Path
+    order: range
+    channel: str
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def rgb(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        return read_rgb(self._file("color", index))
+
+    def aux(self, index: int) -> np.ndarray:
+        """The image as stored; the tracker turns it into what the network sees."""
+        return read_raw(self._file(self.channel, index))
+
+    def _file(self, channel: str, index: int) -> Path:
+        folder = self.sequence / channel
+        for suffix in (".jpg", ".png"):
+            path = folder / f"{self.order[index] + 1:08d}{suffix}"
+            if path.is_file():
+                break
+        return path
+
+
+@dataclass
+class _Open:
+    """A sequence some of whose runs are under way."""
+
+    task: Task
+    runs: dict[str, Run]
+    seconds: float = 0.0
+    rgb_only: int = 0
+    error: str | None = None
+
+    def outcome(self) -> Outcome:
+        frames = sum(len(run.frames) - 1 for run in self.runs.values())
+        return Outcome(
+            self.task.tracker, self.task.sequence, frames, self.seconds, self.rgb_only, self.error
+        )
+
+
+def run_in_process(
+    workspace: Workspace, tasks: Sequence[Task], batch: int = 8, threads: int = 2
+) -> Iterator[Outcome]:
+    """Runs all tasks and yields what became of each sequence when its last run has ended.
+
+    Args:
+        batch: runs that share a network call.
+        threads: that decode images ahead.
+
+    Raises:
+        UserError: a tracker of the ``module:factory`` kind, which only its server can run.
+    """
+    for tracker in dict.fromkeys(task.tracker for task in tasks):
+        settings = tracker_settings(workspace, tracker)
+        name = settings.get("env_srft_tracker", ":")
+        if ":" in name:
+            raise UserError(f"{tracker} is no SRFT tracker; evaluate it without --in-process")
+        parameters = srft.load(
+            name, settings.get("env_srft_checkpoint"), settings["env_srft_device"]
+        )
+        channel = settings["env_srft_channel"]
+        folder = results_folder(workspace, tracker) / workspace.benchmark.experiment
+        opened = {
+            task.sequence: _open(workspace, folder / task.sequence, task)
+            for task in tasks
+            if task.tracker == tracker
+        }
+        yield from (state.outcome() for state in opened.values() if not state.runs)
+        waiting = {name: set(state.runs) for name, state in opened.items()}
+        videos = [
+            video
+            for state in opened.values()
+            for video in _videos(workspace, state, channel, parameters.network.spec.in_channels)
+        ]
+        for video, result in track_many(videos, parameters, batch, threads, progress=False):
+            sequence = video.frames.sequence.name
+            state = opened[sequence]
+            if isinstance(result, TrackResult):
+                state.seconds += float(result.times.sum())
+                state.rgb_only += result.aux_missing
+                _store(folder / sequence, state.runs[video.name], result)
+            else:
+                state.error = result
+            waiting[sequence].discard(video.name)
+            if not waiting[sequence]:
+                yield state.outcome()
+
+
+def _open(workspace: Workspace, folder: Path, task: Task) -> _Open:
+    """The runs to make for a task."""
+    source = workspace.directory / "sequences" / task.sequence
+    runs = runs_of(source, workspace.benchmark.multistart)
+    return _Open(task, {run.name: run for run in runs if task.force or not is_done(folder, run)})
+
+
+def _videos(workspace: Workspace, state: _Open, channel: str, in_channels: int) -> Iterator[Video]:
+    source = workspace.directory / "sequences" / state.task.sequence
+    truth = ground_truth(source).astype(float).round(DECIMALS)
+    for run in state.runs.values():
+        images = RunFrames(source, run.frames, channel)
+        modality = channel if in_channels > 3 else None  # None: the images are not even read
+        yield Video(run.name, images, truth[list(run.frames)], modality)
+
+
+def _store(folder: Path, run: Run, result: TrackResult) -> None:
+    last = tuple(result.boxes[0])
+    boxes, confidences = [last], [None]
+    for answer in zip(result.boxes[1:], result.confidences[1:], strict=True):
+        last, confidence = reportable(*answer, last)
+        boxes.append(last)
+        confidences.append(confidence)
+    boxes = np.array(boxes, np.float32).astype(float).round(DECIMALS)
+    for path in run_files(folder, run):  # of a damaged or discarded result
+        path.unlink()
+    write_run(folder, run, boxes, {"confidence": confidences, "time": map(float, result.times)})
