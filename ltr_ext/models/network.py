@@ -179,15 +179,14 @@ class TrackingNetwork(nn.Module):
             state[name] = source[origin]
         self.load_state_dict(state)
 
-    def prior_sources(self) -> dict[str, str]:
-        """Operations to those of the base network that they are copied from.
+    def prior_sources(self) -> dict[str, str | None]:
+        """Operations to those of the base network that they are copied from; None for new ones.
 
         The prior sensitivity, measured on the base network, carries over along this map. An
         operation is a module that owns parameters ("backbone.fusion.0.attn.qkv"), or a parameter
         held by a container ("backbone.pos_embed_z").
         """
-        origins = {operation: self.base_name(operation) for operation in operation_groups(self)}
-        return {operation: origin for operation, origin in origins.items() if origin is not None}
+        return {operation: self.base_name(operation) for operation in operation_groups(self)}
 
     def peft_parameter_names(self) -> list[str]:
         """Parameters that the network's own efficient tuning trains; empty for base networks."""

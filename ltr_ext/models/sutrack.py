@@ -239,7 +239,9 @@ class TwoBranchSUTrack(SUTrack):
 
     backbone_class = TwoBranchSUTrackBackbone
 
-    def base_name(self, name: str) -> str:
+    def base_name(self, name: str) -> str | None:
+        if "patch_embed" in name:
+            return None  # of another shape: see copy_base
         stages = 2 * (self.spec.stage_depth + 1)
         return two_branch_origin(name, [stages + place for place in self.spec.fuse_after])
 
@@ -249,12 +251,11 @@ class TwoBranchSUTrack(SUTrack):
         A branch's patch embedding is the sum of the two halves of the base network's: on one image
         it does what the base network does on that image given twice.
         """
-        source, state = base.state_dict(), {}
-        for name in self.state_dict():
-            value = source[self.base_name(name)]
-            halves = "patch_embed" in name and value.ndim == 4
-            state[name] = sum(value.chunk(2, 1)) if halves else value
-        self.load_state_dict(state)
+        super().copy_base(base)
+        stem = base.backbone.patch_embed.proj
+        for own in (self.backbone.patch_embed_rgb.proj, self.backbone.patch_embed_aux.proj):
+            own.weight.data.copy_(sum(stem.weight.data.chunk(2, 1)))
+            own.bias.data.copy_(stem.bias.data)
 
 
 def patch_coverage(box: Tensor, size: int, patch: int) -> Tensor:

@@ -9,6 +9,7 @@ from ltr_ext.models.checkpoint import load_network, save_network
 from ltr_ext.models.convert import convert, extend, inspect
 from ltr_ext.models.registry import build_network
 from srft_plugin.errors import UserError
+from srft_plugin.groups import operation_groups
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +73,7 @@ def test_peers_take_the_base_weights_and_keep_what_is_new():
         for key, value in network.state_dict().items():
             origin = network.base_name(key)
             assert torch.equal(value, before[key] if origin is None else source[origin]), key
-        assert set(network.prior_sources().values()) == set(
-            build_network("ostrack256", **sizes).prior_sources()
-        )
+        assert set(network.prior_sources().values()) == {None, *operation_groups(base)}
 
 
 def test_inspection_names_network_sizes_and_parts(tiny, tmp_path):

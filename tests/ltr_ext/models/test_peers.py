@@ -9,7 +9,9 @@ from ltr_ext.actors.losses import cxcywh_to_xyxy, giou
 from ltr_ext.models.registry import build_network
 from ltr_ext.models.untrack import edges, hard_choice
 from srft_plugin.errors import UserError
+from srft_plugin.groups import operation_groups
 from srft_plugin.optimizer import SRFT
+from srft_plugin.prior import Prior
 
 SMALL = {"dim": 48, "heads": 3, "depth": 4, "template_size": 64, "search_size": 128}
 SMALL_VIT = {
@@ -191,3 +193,24 @@ def test_edges_are_zero_on_flat_images_away_from_the_border():
     step = torch.zeros(1, 1, 32, 32)
     step[..., 16:] = 1
     assert edges(step)[..., 4:28, 8:24].abs().max() == 1
+
+
+def test_prior_of_the_base_network_carries_over_to_a_peer():
+    """Prompts are new and unranked; what is copied has the rank of its origin."""
+    sizes = {**SMALL, "eliminate_at": ()}
+    base, network = build_network("ostrack256", **sizes), small("vipt256")
+    network.copy_base(base)
+    network.freeze()
+    spectra = {
+        name: torch.tensor([float(number)], dtype=torch.float64)
+        for number, name in enumerate(operation_groups(base))
+    }
+    parameters = dict(base.named_parameters())
+    shapes = {
+        name: [list(parameters[p].shape) for p in members]
+        for name, members in operation_groups(base).items()
+    }
+    prior = Prior(spectra, shapes, {}).renamed(network.prior_sources())
+    bound = prior.bind(network)
+    assert "backbone.blocks.0.attn.qkv" in bound.ranks
+    assert not [name for name in bound.ranks if "prompt" in name]
