@@ -105,10 +105,14 @@ def test_experiments_by_name(host):
         upstream.experiment("depthtrack")
 
 
-def test_every_config_is_a_parameter_module():
+def test_every_config_has_a_parameter_file():
     from pytracking_ext.parameter import srft
 
-    assert set(srft.trained_names()) <= set(srft.module_names())
+    without = set(srft.trained_names()) - set(srft.module_names())
+    assert not without, "write pytracking_ext/parameter/srft/<config>.py, like tiny_depth.py"
+    for config in srft.trained_names():
+        module = importlib.import_module(f"{srft.__name__}.{config}")
+        assert module.parameters.args == (config,)
 
 
 def test_in_a_real_checkout(shared, tiny, tmp_path):
