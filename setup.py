@@ -20,6 +20,8 @@ INSTALL = [
 ]
 # 0.7.4 runs both RGB-D stacks unpatched; attributee 0.1.10 does not import on Python >= 3.11.
 VOT = ["vot-toolkit==0.7.4", "vot-trax>=4.0.2,<5", "attributee==0.1.9"]
+EVENTS = ["aedat>=2.2", "h5py>=3.8"]  # event streams: aedat4 (lz4, zstd), HDF5
+FAST = ["simplejpeg>=1.7"]  # decodes a JPEG only as far down as the crop reaches
 TEST = ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "ruff>=0.6", *VOT]
 
 setup(
@@ -37,6 +39,6 @@ setup(
         "vot_integration": ["stacks/*.yaml"],
     },
     install_requires=INSTALL,
-    extras_require={"vot": VOT, "test": TEST},
+    extras_require={"vot": VOT, "events": EVENTS, "fast": FAST, "test": TEST},
     entry_points={"console_scripts": ["srft=srft_plugin.cli:main"]},
 )

@@ -10,9 +10,10 @@ import numpy as np
 
 from srft_plugin.errors import UserError
 
+from . import jpeg
 from .representation import represent
 
-_JPEG, _JPEG_END, _PNG = b"\xff\xd8", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def read_rgb(path: str | os.PathLike) -> np.ndarray:
@@ -21,7 +22,7 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
     Raises:
         UserError: the file is absent, truncated or no image.
     """
-    return cv2.cvtColor(decode_colour(path), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def read_raw(path: str | os.PathLike) -> np.ndarray:
@@ -30,18 +31,21 @@ def read_raw(path: str | os.PathLike) -> np.ndarray:
     Raises:
         UserError: the file is absent, truncated or no image.
     """
-    image = decode_any(path)
+    image = _decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image
 
 
-def decode_colour(path: str | os.PathLike) -> np.ndarray:
-    """``read_rgb`` with the channels in BGR order, as the decoder gives them."""
-    return _decode(path, cv2.IMREAD_COLOR)
+def decode_top(path: str | os.PathLike, rows: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """``decode_any``, but rows from ``rows`` on may be missing, and the whole height and width.
 
-
-def decode_any(path: str | os.PathLike) -> np.ndarray:
-    """``read_raw`` with the channels in BGR order, as the decoder gives them."""
-    return _decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    Raises:
+        UserError: the file is absent, truncated or no image.
+    """
+    data = read_bytes(path)
+    if data.startswith(jpeg.SIGNATURE) and (top := jpeg.decode_top(data, rows)) is not None:
+        return top
+    image = _decode_bytes(data, path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    return image, image.shape[:2]
 
 
 def read_aux(path: str | os.PathLike, modality: str) -> np.ndarray:
@@ -86,7 +90,7 @@ def ends_properly(path: str | os.PathLike) -> bool:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 64, 0))
         tail = file.read()
-    if head.startswith(_JPEG) and tail.endswith(_JPEG_END) and size > 64:
+    if head.startswith(jpeg.SIGNATURE) and tail.endswith(jpeg.END) and size > 64:
         return True
     if head.startswith(_PNG) and size > 64:
         return b"IEND" in tail
@@ -94,8 +98,12 @@ def ends_properly(path: str | os.PathLike) -> bool:
 
 
 def _decode(path: str | os.PathLike, flags: int) -> np.ndarray:
-    buffer = np.frombuffer(read_bytes(path), np.uint8)
-    image = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    return _decode_bytes(read_bytes(path), path, flags)
+
+
+def _decode_bytes(data: bytes, path: str | os.PathLike, flags: int) -> np.ndarray:
+    # orientation tags are ignored: annotations and auxiliary images refer to the pixels as stored
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise UserError(f"{path}: not an image that OpenCV can read; copy or extract it again")
     return image
@@ -104,24 +112,10 @@ def _decode(path: str | os.PathLike, flags: int) -> np.ndarray:
 def _truncated(data: bytes) -> bool:
     if not data:
         return True
-    if data.startswith(_JPEG):
-        return data.find(_JPEG_END, _scan_start(data)) < 0
+    if data.startswith(jpeg.SIGNATURE):
+        return not jpeg.is_complete(data)
     if data.startswith(_PNG):
         return b"IEND" not in data[-64:]
     if data.startswith(b"BM"):
         return len(data) < int.from_bytes(data[2:6], "little")
     return False
-
-
-def _scan_start(data: bytes) -> int:
-    """Where the picture of a JPEG file begins: behind headers, which may hold a whole thumbnail."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker == 0xDA:
-            break
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return position

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ltr_ext.data.crop import Window, cut
-from ltr_ext.data.io import decode_any, decode_colour, read_aux, read_rgb
+from ltr_ext.data.io import decode_top, read_aux, read_rgb
 from ltr_ext.data.representation import depth_range, represent, represent_depth
 from srft_plugin.errors import UserError
 
@@ -81,21 +81,23 @@ class FileFrames:
     def region(self, index: int, window: Window, size: int, aux: bool) -> np.ndarray:
         """The window of frame ``index``, resized: (size, size, 3), with ``aux`` (size, size, 6).
 
-        The pixels of ``cut`` on whole images, but only the window is brought into its colours.
+        The pixels of ``cut`` on whole images, but only the window is brought into its colours, and
+        JPEG files are decoded no further down than it reaches.
 
         Raises:
             UserError: a file is absent, truncated, no image, or the two differ in size.
         """
-        colour = decode_colour(self.rgb_path(index))
-        image = cut(colour, window, size, _to_rgb)
+        rows = window.top + window.side
+        colour, shape = decode_top(self.rgb_path(index), rows)
+        image = cut(colour, window, size, recolouring(colour, None))
         if not aux or self.aux_folder is None:
             return image
         path = self.aux_path(index)
-        raw = decode_any(path)
-        if raw.shape[:2] != colour.shape[:2]:
+        raw, aux_shape = decode_top(path, rows)
+        if aux_shape != shape:
             raise UserError(
-                f"{path}: {raw.shape[1]}x{raw.shape[0]} pixels, but the colour image has "
-                f"{colour.shape[1]}x{colour.shape[0]}; register the images to one size"
+                f"{path}: {aux_shape[1]}x{aux_shape[0]} pixels, but the colour image has "
+                f"{shape[1]}x{shape[0]}; register the images to one size"
             )
         try:
             second = cut(raw, window, size, recolouring(raw, self.modality))
@@ -104,14 +106,17 @@ class FileFrames:
         return np.concatenate([image, second], axis=2)
 
 
-def _to_rgb(image: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+def recolouring(raw: np.ndarray, modality: str | None) -> Callable[[np.ndarray], np.ndarray]:
+    """What brings a part of an image, as decoded, into the form that a network sees.
 
-
-def recolouring(raw: np.ndarray, modality: str) -> Callable[[np.ndarray], np.ndarray]:
-    """What brings a part of an auxiliary image, as decoded, into its default form."""
+    Args:
+        raw: the image; the range of depth is taken from all of it.
+        modality: None for a colour image.
+    """
     if raw.ndim == 3:
-        return _to_rgb
+        return partial(cv2.cvtColor, code=cv2.COLOR_BGR2RGB)
+    if modality is None:
+        return partial(cv2.cvtColor, code=cv2.COLOR_GRAY2RGB)
     if modality == "depth" and raw.dtype == np.uint16:
         return partial(represent_depth, span=depth_range(raw))
     return partial(represent, modality=modality)

@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from ltr_ext.data import jpeg
 from ltr_ext.data.crop import Window, cut
+from ltr_ext.data.io import decode_top
 from ltr_ext.dataset.files import FileFrames
 from srft_plugin.errors import UserError
 
@@ -15,6 +17,15 @@ WINDOWS = [
     Window(-30, -30, 200),  # larger than the image
     Window(150, 0, 40),  # beside it
 ]
+
+
+@pytest.fixture(params=["with simplejpeg", "without"], autouse=True)
+def decoder(request, monkeypatch):
+    """Both ways to decode JPEG: the optional library and OpenCV alone."""
+    if request.param == "without":
+        monkeypatch.setattr(jpeg, "simplejpeg", None)
+    elif jpeg.simplejpeg is None:
+        pytest.skip("pip install srft[fast]")
 
 
 @pytest.fixture(params=["depth", "thermal", "thermal_colour", "event", None])
@@ -31,8 +42,9 @@ def frames(tmp_path, request):
         "thermal_colour": noise[::-1],
         "event": noise[:, ::-1],
     }[kind]
-    cv2.imwrite(str(tmp_path / "aux.png"), aux)
-    return FileFrames(tmp_path, ["rgb.jpg"], tmp_path, ["aux.png"], kind.split("_")[0])
+    name = "aux.png" if kind == "depth" else "aux.jpg"
+    cv2.imwrite(str(tmp_path / name), aux)
+    return FileFrames(tmp_path, ["rgb.jpg"], tmp_path, [name], kind.split("_")[0])
 
 
 @pytest.mark.parametrize("window", WINDOWS)
@@ -57,3 +69,32 @@ def test_an_image_of_another_kind_is_an_error_that_names_it(tmp_path):
     frames = FileFrames(tmp_path, ["a.png"], tmp_path, ["a.png"], "depth")
     with pytest.raises(UserError, match=r"a\.png: a depth image.*uint16"):
         frames.region(0, Window(2, 2, 8), 32, True)
+
+
+@pytest.mark.parametrize("height", [1, 7, 16, 64, 89, 90, 91, 200])
+@pytest.mark.parametrize("sampling", [0x221111, 0x211111, 0x111111])
+def test_every_row_is_that_of_the_whole_picture(tmp_path, height, sampling):
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+    cv2.imwrite(str(tmp_path / "a.jpg"), picture, options)
+    top, shape = decode_top(tmp_path / "a.jpg", height)
+    assert shape == (90, 120) and len(top) >= min(height, 90)
+    np.testing.assert_array_equal(top[:height], cv2.imread(str(tmp_path / "a.jpg"))[:height])
+
+
+def test_progressive_and_grey_pictures_are_decoded_whole(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "a.jpg"), picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    cv2.imwrite(str(tmp_path / "b.jpg"), picture[..., 0])
+    for name in ("a.jpg", "b.jpg"):
+        top, shape = decode_top(tmp_path / name, 20)
+        assert shape == top.shape[:2] == (90, 120)
+
+
+def test_a_truncated_picture_is_an_error_also_where_its_end_is_not_needed(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((400, 400, 3), np.uint8))
+    data = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[:-20])
+    frames = FileFrames(tmp_path, ["a.jpg"])
+    with pytest.raises(UserError, match=r"a\.jpg.*truncated"):
+        frames.region(0, Window(0, 0, 8), 32, False)
