@@ -20,7 +20,6 @@ from vot.utilities import ThreadPoolExecutor
 from srft_plugin.errors import UserError
 
 from .guard import WHOLE, Shard, claim_results, evaluation_lock
-from .inprocess import run_in_process
 from .results import Run, is_done, runs_of, sequence_length
 from .toolkit import toolkit_workspace
 from .worker import STAGING, Outcome, Task, run_tasks
@@ -76,6 +75,8 @@ def evaluate(
                     shutil.rmtree(path)
         tasks = [Task(name, sequence, force) for name in names for sequence in sequences]
         if in_process:
+            from .inprocess import run_in_process  # imports torch, which TraX runs do without
+
             finished = run_in_process(workspace, tasks, batch, threads=max(2, jobs))
         else:
             finished = run_tasks(workspace, tasks, jobs, gpus)
