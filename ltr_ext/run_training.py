@@ -58,12 +58,12 @@ def train(recipe: Recipe, folder: Path, device: str | torch.device = "cpu") -> P
     share = processes.share(recipe.batch_size)
     seed_everything(recipe.seed)
     base = None if recipe.base is None else load_network(base_file(recipe.base))
-    network = _network(recipe, base)
-    data = _pairs(recipe, recipe.datasets, network, recipe.samples_per_epoch, recipe.seed)
+    network = trainable_network(recipe, base)
+    data = training_pairs(recipe, recipe.datasets, network, recipe.samples_per_epoch, recipe.seed)
     prior = None
     if recipe.regularizer in ("srft", "srft:prior"):
-        if processes.is_first:
-            _estimate_prior(recipe, base, folder, device)
+        if processes.is_first and not (folder / PRIOR).exists():
+            atomic_write(folder / PRIOR, source_prior(recipe, base, device).save)
         processes.wait()
         prior = Prior.load(folder / PRIOR).renamed(network.prior_sources())
     regularizer = make_regularizer(
@@ -122,7 +122,8 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _network(recipe: Recipe, base: TrackingNetwork | None) -> TrackingNetwork:
+def trainable_network(recipe: Recipe, base: TrackingNetwork | None) -> TrackingNetwork:
+    """The network to train, at its starting weights, with ``requires_grad`` as it will train."""
     network = build_network(recipe.network)
     if base is not None:
         network.copy_base(base)
@@ -131,9 +132,10 @@ def _network(recipe: Recipe, base: TrackingNetwork | None) -> TrackingNetwork:
     return network
 
 
-def _pairs(
+def training_pairs(
     recipe: Recipe, names: tuple[str, ...], network: TrackingNetwork, samples: int, seed: int
 ) -> PairDataset:
+    """Pairs from the data sets ``names``, drawn for ``network`` as the recipe says."""
     return PairDataset(
         open_training_sets(names),
         None,
@@ -146,21 +148,16 @@ def _pairs(
     )
 
 
-def _estimate_prior(
-    recipe: Recipe, base: TrackingNetwork, folder: Path, device: torch.device
-) -> None:
-    """Writes the prior sensitivity of the base tracker on RGB data, once per run."""
-    file = folder / PRIOR
-    if file.exists():
-        return
-    data = _pairs(recipe, recipe.source, base, recipe.prior_samples, recipe.seed + 1)
+def source_prior(recipe: Recipe, base: TrackingNetwork, device: torch.device) -> Prior:
+    """Prior sensitivity of the base tracker on the recipe's RGB data (III-B.1)."""
+    data = training_pairs(recipe, recipe.source, base, recipe.prior_samples, recipe.seed + 1)
     loader = make_loader(data, min(PRIOR_BATCH, recipe.prior_samples), workers=recipe.workers)
     batches = (
         to_device(batch, device) for batch in tqdm(loader, desc="prior sensitivity", disable=None)
     )
     prior = estimate_prior(base.to(device).eval(), sample_loss, batches, top_k=recipe.top_k)
     base.cpu()
-    atomic_write(file, prior.save)
+    return prior
 
 
 def run_in_host(recipe: Recipe, settings: Any) -> None:

@@ -28,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     import ltr_ext.dataset.commands
     import pytracking_ext.commands
     import srft_plugin.cli.demo
+    import srft_plugin.cli.figures
     import srft_plugin.cli.host
     import vot_integration.commands
 
@@ -41,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     for module in (
         srft_plugin.cli.demo,
         srft_plugin.cli.host,
+        srft_plugin.cli.figures,
         ltr_ext.commands,
         ltr_ext.dataset.commands,
         pytracking_ext.commands,
