@@ -1,0 +1,77 @@
+"""`srft vot` from the command line, by the trackers of `fake_tracker`."""
+
+import argparse
+
+import pytest
+
+from srft_plugin.errors import UserError
+from vot_integration.commands import add_commands
+
+from .conftest import HERE
+
+
+@pytest.fixture
+def srft(capsys):
+    """Function of the arguments after `srft vot` that gives exit status, stdout and stderr."""
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers())
+
+    def run(*arguments):
+        options = parser.parse_args(["vot", *map(str, arguments)])
+        status = options.run(options)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_from_data_to_figures(srft, data_set, tmp_path):
+    directory = tmp_path / "workspace"
+    init = ("init", directory, "--sequences", data_set, "--path", HERE)
+    status, out, err = srft(*init, "--tracker", "fake_tracker:blob", "--name", "blob")
+    assert (status, err) == (0, "")
+    assert "3 sequences, trackers blob" in out
+    assert srft(*init, "--tracker", "fake_tracker:still")[0] == 0  # named after its parameters
+
+    status, out, _ = srft("evaluate", directory)
+    assert status == 0
+    assert "[6/6, 00:00:00 left]" in out
+    assert "6 sequences, 144 frames" in out
+    status, out, _ = srft("evaluate", directory)
+    assert out.count("done before") == 6
+
+    status, out, err = srft("score", directory)
+    assert status == 0
+    assert "largest difference 0." in out
+    assert "paper: SRFT, OSTrack-B256      64.7  65.4  65.1" in out
+    assert "fake_tracker-still, per sequence" in out
+    assert "warning: blob: only 72 frames" in err
+
+    status, out, _ = srft("doctor", directory)
+    assert (status, out) == (0, f"{directory}: nothing to complain about\n")
+
+
+def test_failures_reach_the_command_line(srft, data_set, tmp_path):
+    directory = tmp_path / "workspace"
+    init = ("init", directory, "--sequences", data_set, "--path", HERE)
+    srft(*init, "--tracker", "fake_tracker:raises", "--name", "raises")
+    with pytest.raises(UserError, match="1 of 3 sequences failed"):
+        srft("evaluate", directory)
+    with pytest.raises(UserError, match=r"b_001\.bin is missing"):
+        srft("score", directory)
+    status, out, _ = srft("doctor", directory)
+    assert status == 1
+    assert "raises: 1 of 3 results are missing or damaged (b_001)" in out
+
+
+def test_in_process_is_for_srft_trackers(srft, data_set, tmp_path):
+    directory = tmp_path / "workspace"
+    init = ("init", directory, "--sequences", data_set, "--path", HERE)
+    srft(*init, "--tracker", "fake_tracker:blob", "--name", "blob")
+    with pytest.raises(UserError, match="blob is no SRFT tracker"):
+        srft("evaluate", directory, "--in-process")
+
+
+@pytest.mark.parametrize("text", ["1", "a/b", "1/"])
+def test_shards_are_written_i_of_n(srft, text):
+    with pytest.raises(SystemExit):
+        srft("evaluate", "somewhere", "--shard", text)

@@ -1,0 +1,69 @@
+"""The run without TraX gives the files of the run with it; with a real network, random weights."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from ltr_ext.models.checkpoint import save_network
+from ltr_ext.models.registry import build_network
+from vot_integration.results import read_run
+from vot_integration.runner import all_runs, evaluate
+from vot_integration.score import score
+from vot_integration.workspace import create_workspace
+
+from .conftest import write_data_set
+from .test_runner import result_files
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """Two RGB-D sequences, one of them without its last depth image; a two-branch network."""
+    folder = tmp_path_factory.mktemp("inprocess")
+    data = write_data_set(folder / "data", {"a": 8, "b": 10})
+    os.remove(data / "b" / "depth" / "00000010.png")
+    torch.manual_seed(0)
+    save_network(build_network("two_branch_tiny"), folder / "network.safetensors")
+    return create_workspace(
+        folder / "workspace",
+        data,
+        "tiny",
+        checkpoint=folder / "network.safetensors",
+        benchmark="vot-rgbd2022",
+        name="tiny",
+    )
+
+
+def boxes_and_confidences(workspace):
+    return [read_run(folder, run) for folder, run in all_runs(workspace, "tiny")]
+
+
+def test_equal_to_trax(workspace):
+    by_trax = evaluate(workspace)
+    files, answers = result_files(workspace, "tiny"), boxes_and_confidences(workspace)
+    marks = {name: text for name, text in files.items() if name.endswith("_rgb_only.value")}
+    figures = score(workspace, "tiny").figures
+
+    outcomes = evaluate(workspace, force=True, in_process=True, batch=1)
+    assert result_files(workspace, "tiny") | marks == files
+    counts = {outcome.sequence: outcome.rgb_only for outcome in outcomes}
+    assert counts["a"] == 0 < counts["b"]
+    assert sorted(o.frames for o in outcomes) == sorted(o.frames for o in by_trax)
+
+    # Runs that share a network call differ in the last digits of its sums.
+    evaluate(workspace, force=True, in_process=True, batch=4)
+    for (box, confidence), (batched, confidences) in zip(
+        answers, boxes_and_confidences(workspace), strict=True
+    ):
+        np.testing.assert_allclose(batched, box, atol=2e-3)
+        np.testing.assert_allclose(confidences, confidence, atol=1e-5)
+    assert score(workspace, "tiny").figures == pytest.approx(figures, abs=0.01)
+
+
+def test_only_missing_runs_are_made(workspace):
+    (folder, run), *_ = all_runs(workspace, "tiny")
+    evaluate(workspace, in_process=True)
+    (folder / f"{run.name}.bin").unlink()
+    outcomes = evaluate(workspace, in_process=True)
+    assert {o.sequence: o.frames for o in outcomes} == {"a": len(run.frames) - 1, "b": 0}
