@@ -32,6 +32,7 @@ from ltr_ext.trainers.checkpoints import atomic_write
 from ltr_ext.trainers.processes import join_processes
 from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import UserError, report_errors
+from srft_plugin.groups import operation_groups
 from srft_plugin.prior import Prior, estimate_prior
 from srft_plugin.tuning.regularizer import make_regularizer
 
@@ -65,7 +66,9 @@ def train(recipe: Recipe, folder: Path, device: str | torch.device = "cpu") -> P
         if processes.is_first and not (folder / PRIOR).exists():
             atomic_write(folder / PRIOR, source_prior(recipe, base, device).save)
         processes.wait()
-        prior = Prior.load(folder / PRIOR).renamed(network.prior_sources())
+        sources = network.prior_sources()  # what is new has none
+        mapping = {name: sources.get(name) for name in operation_groups(network)}
+        prior = Prior.load(folder / PRIOR).renamed(mapping)
     regularizer = make_regularizer(
         recipe.regularizer, network, prior, recipe.total_steps, kappa=recipe.kappa
     )
