@@ -53,6 +53,12 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
         help="scoring rules other than the benchmark's own, such as absent=skip",
     )
     parser.add_argument(
+        "--attribute-files",
+        type=Path,
+        metavar="DIR",
+        help="the benchmark's attribute labels, one file per sequence",
+    )
+    parser.add_argument(
         "--base", type=int, choices=(0, 1), default=0, help="pixel that results count from"
     )
 
@@ -108,13 +114,18 @@ def _read(arguments: argparse.Namespace) -> tuple[list, dict[str, Any], dict[str
     """Sequences of the benchmark, predictions and score per label, and what cannot be opened."""
     from pytracking_ext.analysis.conventions import convention
     from pytracking_ext.analysis.scoring import score_benchmark
+    from pytracking_ext.evaluation.attributes import read_attributes
     from pytracking_ext.evaluation.datasets import open_test_set, read_sequences
     from pytracking_ext.evaluation.loading import read_predictions
     from pytracking_ext.evaluation.scores import ground_truths
 
     how = convention(arguments.benchmark, **parse_choices(arguments.set))
     sequences, failures = read_sequences(open_test_set(arguments.benchmark, arguments.root))
-    truths = ground_truths(sequences, how)
+    attributes = {}
+    if arguments.attribute_files:
+        names = [sequence.name for sequence in sequences]
+        attributes = read_attributes(arguments.attribute_files, arguments.benchmark, names)
+    truths = ground_truths(sequences, how, attributes)
     predictions = {
         label: read_predictions(folder, truths, arguments.base)
         for label, folder in labelled(arguments.results, arguments.benchmark).items()

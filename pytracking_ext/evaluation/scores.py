@@ -16,7 +16,11 @@ from pytracking_ext.analysis.tables import Table
 from pytracking_ext.evaluation.loading import read_predictions
 
 
-def ground_truths(sequences: Iterable[Sequence], how: Convention) -> dict[str, SequenceTruth]:
+def ground_truths(
+    sequences: Iterable[Sequence],
+    how: Convention,
+    attributes: Mapping[str, tuple[str, ...]] | None = None,
+) -> dict[str, SequenceTruth]:
     """What the sequences are scored against; images are opened only where their size counts."""
     truths = {}
     for sequence in sequences:
@@ -28,7 +32,7 @@ def ground_truths(sequences: Iterable[Sequence], how: Convention) -> dict[str, S
             sequence.boxes,
             size,
             sequence.extra.get("infrared"),
-            tuple(sequence.extra.get("attributes", ())),
+            (attributes or {}).get(sequence.name, ()),
         )
     return truths
 
@@ -61,10 +65,11 @@ def total_table(
             )
     if published:
         given = PUBLISHED_METRICS.get(benchmark, ())
-        for row in published_rows(benchmark):
+        rows = published_rows(benchmark) if set(given) & set(columns) else []
+        for row in rows:
             values = dict(zip(given, row.values, strict=True))
             table.add(f"{row.method} ({row.base})", [values.get(metric) for metric in columns])
-        if given:
+        if rows:
             table.notes.append("Rows with a base model in brackets: Tables I to III of the paper.")
     if bootstrap:
         table.notes.append(

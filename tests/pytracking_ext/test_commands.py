@@ -12,6 +12,7 @@ import pytest
 
 from pytracking_ext import run_tracker, run_video
 from pytracking_ext.commands import add_commands
+from pytracking_ext.evaluation.attributes import ATTRIBUTES
 from pytracking_ext.evaluation.streams import open_stream
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import UserError, report_errors
@@ -75,6 +76,27 @@ def test_score_says_what_is_missing(depthtrack, results, capsys):
     (results / "cup.txt").write_bytes((results / "bag.txt").read_bytes())
     assert srft("score", "depthtrack", depthtrack, results) == 1
     assert "FAILED bag:" in capsys.readouterr().err
+
+
+def test_scores_by_attribute(depthtrack, results, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(ATTRIBUTES, "depthtrack", ("dark", "fast"))
+    labels = tmp_path / "att"
+    labels.mkdir()
+    (labels / "bag.txt").write_text("1,0\n")
+    (labels / "cup_attribute.txt").write_text("1\n1\n")
+    words = ["score", "depthtrack", depthtrack, results, "--attributes", "--format", "json"]
+    assert srft(*words, "--attribute-files", labels) == 0
+    _, first, *_ = json.loads(capsys.readouterr().out)
+    assert [(row["attribute"], row["sequences"]) for row in first["rows"]] == [
+        ("dark", 2),
+        ("fast", 1),
+    ]
+    (labels / "bag.txt").write_text("1,0,1\n")
+    assert srft(*words, "--attribute-files", labels) == 2
+    assert "3 values for the 2 attributes of depthtrack" in capsys.readouterr().err
+    monkeypatch.delitem(ATTRIBUTES, "depthtrack")
+    assert srft(*words, "--attribute-files", labels) == 2
+    assert "attributes of 'depthtrack' are not known" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ltr_ext.data.crop import sample_target
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.tracker.srft import SRFTTracker, get_tracker_class, track_together
 from pytracking_ext.tracker.srft.localise import hann_window, localise
@@ -162,6 +163,30 @@ def test_localise_equals_the_definition(seed, height, width, weight):
         )  # fmt: skip
         np.testing.assert_allclose(boxes[index], box, atol=1e-12)
         assert confidences[index] == pytest.approx(confidence, abs=1e-12)
+
+
+def test_without_a_window_it_is_the_networks_own_box(tiny_parameters):
+    network = tiny_parameters.network
+    torch.manual_seed(1)
+    with torch.inference_mode():
+        outputs = network(torch.randn(3, 3, 64, 64), torch.randn(3, 3, 128, 128))
+    boxes, confidences = localise(outputs, torch.ones(8, 8))
+    torch.testing.assert_close(boxes, outputs["pred_boxes"])
+    torch.testing.assert_close(confidences, outputs["score_map"].flatten(1).max(1).values)
+
+
+def test_both_images_are_cut_like_one_of_six_channels(parameters, white_finder):
+    """Training cuts six channels at once, tracking three and three: to the pixel the same."""
+    rng = np.random.default_rng(0)
+    image, aux = rng.integers(0, 256, (2, 90, 120, 3), np.uint8)
+    parameters.network = white_finder(in_channels=6)
+    tracker = SRFTTracker(parameters)
+    for box in ((30, 20, 25, 31), (-8, 60, 40, 44), (100, 5, 18, 12)):
+        tracker.initialize(image, {"init_bbox": box, "aux": aux})
+        region = tracker._cut(image, {"aux": aux}, 4.0, 128)
+        expected, factor = sample_target(np.concatenate((image, aux), 2), box, 4.0, 128)
+        np.testing.assert_array_equal(region.pixels, expected)
+        assert region.resize_factor == factor
 
 
 class TwoTemplates(torch.nn.Module):
