@@ -13,7 +13,8 @@ from ltr_ext.dataset.event_stream import EventStream, read_stream, render_sequen
 from ltr_ext.dataset.registry import open_dataset
 from srft_plugin.errors import UserError
 
-# tiny.aedat4: six events on a sensor of 6x4 pixels, frames at 2000 and 4000 us
+# tiny.aedat4 (lz4): six events on a sensor of 6x4 pixels, frames at 2000 and 4000 us;
+# tiny_zstd.aedat4: the same events
 TINY = Path(__file__).with_name("tiny.aedat4")
 T = [1000, 1500, 2000, 2500, 3000, 3600]
 X, Y = [0, 1, 1, 5, 4, 0], [0, 2, 2, 3, 1, 3]
@@ -25,12 +26,13 @@ def assert_tiny(events):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_aedat4():
+@pytest.mark.parametrize(("name", "times"), [("tiny", [2000, 4000]), ("tiny_zstd", [])])
+def test_aedat4_with_both_compressions(name, times):
     pytest.importorskip("aedat", reason="pip install srft[events]")
-    stream = read_stream(TINY)
+    stream = read_stream(TINY.with_stem(name))
     assert_tiny(stream.events)
     assert stream.shape == (4, 6)
-    np.testing.assert_array_equal(stream.frame_times, [2000, 4000])
+    np.testing.assert_array_equal(stream.frame_times, times)
 
 
 @pytest.mark.parametrize("content", [b"", b"xxxx", TINY.read_bytes()[:300]])
