@@ -117,7 +117,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         if outcome.rgb_only:
             state += f", {outcome.rgb_only} without depth"
         left = time.strftime("%H:%M:%S", time.gmtime(elapsed / done * max(0, total - done)))
-        print(f"[{done}/{total}, {left} left] {outcome.tracker} {outcome.sequence}: {state}")
+        line = f"[{done}/{total}, {left} left] {outcome.tracker} {outcome.sequence}: {state}"
+        print(line, flush=True)
 
     evaluate(
         workspace,

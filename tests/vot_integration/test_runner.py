@@ -13,6 +13,7 @@ from srft_plugin.errors import UserError
 from vot_integration.guard import evaluation_lock
 from vot_integration.results import read_run
 from vot_integration.runner import all_runs, analyse, evaluate, part_of
+from vot_integration.workspace import PACKAGES
 
 STACKS = ["depthtrack", "vot-rgbd2022"]
 
@@ -52,6 +53,32 @@ def test_equal_to_the_plain_commands(make_workspace, tmp_path, benchmark):
         assert figures == experiment["results"][0][0]
     else:
         assert figures == [*experiment["results"][0][0], *experiment["results"][2][0][:2]]
+
+
+@pytest.mark.skipif(
+    "SRFT_OTHER_VOT" not in os.environ,
+    reason="set SRFT_OTHER_VOT to a Python that has another vot-toolkit, such as 0.9.0",
+)
+@pytest.mark.parametrize("benchmark", STACKS)
+def test_another_toolkit_writes_the_same_bytes(make_workspace, benchmark):
+    workspace = make_workspace(benchmark=benchmark)
+    evaluate(workspace)
+    here, figures = result_files(workspace), analyse(workspace)
+    shutil.rmtree(workspace.directory / "results" / "blob")
+    for command in ("evaluate", "analysis"):
+        done = subprocess.run(
+            [os.environ["SRFT_OTHER_VOT"], "-m", "vot", command]
+            + ["--workspace", workspace.directory, "blob"],
+            env={**os.environ, "PYTHONPATH": str(PACKAGES)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert result_files(workspace) == here
+    (document,) = (workspace.directory / "analysis").glob("*.json")
+    (experiment,) = json.loads(document.read_text())["results"].values()
+    first = experiment["results"][0][0]  # Pr, Re, F or EAO
+    assert first == list(figures["blob"].values())[: len(first)]
 
 
 def test_several_trackers_in_one_workspace(make_workspace):
