@@ -15,7 +15,7 @@ from pathlib import Path
 from srft_plugin.errors import UserError
 
 from .results import is_done
-from .sequences import AUXILIARY, ground_truth_lines
+from .sequences import AUXILIARY, ground_truth_lines, unmarked_absences
 from .workspace import BENCHMARKS, Workspace, open_workspace, results_folder
 
 STACKS = {  # of the toolkit, and the benchmark whose workspace replaces them
@@ -209,16 +209,12 @@ def _annotation(folder: Path, length: int) -> Iterator[str]:
         lines.pop()
     if any("\t" in line for line in lines) or any(not line.strip() for line in lines):
         yield "groundtruth.txt has tabs or blank lines, on which the toolkit fails"
-    elif [_absent(line) for line in lines] != [_absent(line) for line in repaired]:
+    elif unmarked_absences(path):
         yield "absent frames written as boxes without area count as visible; write nan,nan,nan,nan"
     if len(repaired) > length:
         yield f"{len(repaired)} boxes for {length} frames; the analysis fails"
     elif len(repaired) < length:
         yield f"{len(repaired)} boxes for {length} frames; the rest counts as absent"
-
-
-def _absent(line: str) -> bool:
-    return "nan" in line.lower() or line.count(",") == 0
 
 
 def _results(workspace: Workspace) -> Iterator[str]:

@@ -73,6 +73,12 @@ def link_sequence(source: Path, target: Path, anchors: bool) -> tuple[str, list[
         )
 
     lines = ground_truth_lines(source / "groundtruth.txt")
+    count = unmarked_absences(source / "groundtruth.txt")
+    if count:
+        warnings.append(
+            f"{source.name}: {count} absent frames are written as boxes without area, which the "
+            "toolkit would count as visible; the workspace says nan"
+        )
     if len(lines) > length:
         raise UserError(
             f"{source}: groundtruth.txt has {len(lines)} boxes, color/ has {length} frames; the "
@@ -120,7 +126,7 @@ def ground_truth_lines(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path} is missing; expected one x,y,width,height line per frame")
     lines = []
-    for number, line in enumerate(path.read_text().rstrip().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip().splitlines(), 1):
         fields = line.replace(",", " ").replace("\t", " ").split()
         try:
             values = [float(field) for field in fields]
@@ -140,6 +146,18 @@ def ground_truth_lines(path: Path) -> list[str]:
     if not lines or all(line.startswith("nan") for line in lines):
         raise UserError(f"{path} shows the target in no frame; nothing can be scored")
     return lines
+
+
+def unmarked_absences(path: Path) -> int:
+    """Absent frames of a ground truth that the toolkit would take for visible ones.
+
+    It knows an absence by a ``nan`` or a line with one number; a box without area is none.
+    """
+    written = path.read_text(encoding="utf-8").rstrip().splitlines()
+    return sum(
+        repaired.startswith("nan") and "nan" not in line.lower() and len(line.split(",")) == 4
+        for line, repaired in zip(written, ground_truth_lines(path), strict=True)
+    )
 
 
 def _channel(folder: Path) -> tuple[str, int]:

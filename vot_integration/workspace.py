@@ -17,7 +17,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from srft_plugin.errors import UserError
@@ -119,8 +119,7 @@ def create_workspace(
         name, tracker_param, checkpoint, device, channel, timeout, [PACKAGES, *paths]
     )
     _add_tracker(directory / "trackers.ini", name, section)
-    workspace = open_workspace(directory)
-    return Workspace(**{**vars(workspace), "warnings": tuple(warnings)})
+    return replace(open_workspace(directory), warnings=tuple(warnings))
 
 
 def open_workspace(directory: str | Path) -> Workspace:
@@ -188,7 +187,8 @@ def _write_workspace(
 ) -> tuple[str, list[str]]:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory} exists and is no workspace; choose a new or an empty folder")
-    repeated = {folder.name for folder in folders if folders.count(folder) > 1}
+    names = [folder.name for folder in folders]
+    repeated = {name for name in names if names.count(name) > 1}
     if repeated:
         raise UserError(f"list.txt names {', '.join(sorted(repeated))} more than once")
     # Built beside its place and renamed at the end: a refused data set leaves nothing behind.

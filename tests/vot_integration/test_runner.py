@@ -15,6 +15,8 @@ from vot_integration.results import read_run
 from vot_integration.runner import all_runs, analyse, evaluate, part_of
 from vot_integration.workspace import PACKAGES
 
+from .conftest import write_sequence
+
 STACKS = ["depthtrack", "vot-rgbd2022"]
 
 
@@ -250,3 +252,11 @@ def test_killed_while_writing_and_resumed(make_workspace):
     evaluate(workspace)
     assert result_files(workspace) == whole
     assert not list(root.glob(".staging-*"))
+
+
+def test_infrared_in_the_place_of_depth(make_workspace, tmp_path):
+    source = write_sequence(tmp_path / "data" / "s", 8)
+    (source / "depth").rename(source / "ir")
+    workspace = make_workspace(sequences=tmp_path / "data")
+    (outcome,) = evaluate(workspace)
+    assert (outcome.frames, outcome.rgb_only) == (7, 0)

@@ -53,6 +53,8 @@ def test_absent_frames_become_nan(tmp_path, make_workspace):
         "1,2,3,4\r\n0,0,0,0\r\n1\t2\t3\t4\r\n5,6,-1,-1\r\n0\r\n1.50, 2, 3, 4\r\n\r\n"
     )
     workspace = make_workspace(sequences=tmp_path / "data")
+    (warning,) = workspace.warnings
+    assert "2 absent frames are written as boxes without area" in warning
     lines = (workspace.directory / "sequences/s/groundtruth.txt").read_text().splitlines()
     absent = "nan,nan,nan,nan"
     assert lines == ["1,2,3,4", absent, "1,2,3,4", absent, absent, "1.50,2,3,4"]
@@ -148,6 +150,14 @@ def test_list_txt_chooses(tmp_path, make_workspace):
     assert make_workspace(sequences=tmp_path / "data").sequences == ("z", "x")
     (tmp_path / "data" / "list.txt").write_text("z\nw\n")
     with pytest.raises(UserError, match="names w, but"):
+        make_workspace(sequences=tmp_path / "data")
+
+
+def test_equal_names_are_refused(tmp_path, make_workspace):
+    for folder in ("data/x", "elsewhere/x"):
+        write_sequence(tmp_path / folder, 4)
+    (tmp_path / "data" / "list.txt").write_text(f"x\n{tmp_path}/elsewhere/x\n")
+    with pytest.raises(UserError, match="names x more than once"):
         make_workspace(sequences=tmp_path / "data")
 
 
