@@ -7,6 +7,7 @@ first one stopped.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
 from pathlib import Path
@@ -88,7 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=int, help="sequences tracked in one batch; 16 on a GPU, 1 on a CPU"
     )
-    parser.add_argument("--threads", type=int, default=2, help="threads that read images")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=min(os.cpu_count() or 2, 16),
+        help="threads that read images and cut search regions; %(default)s here",
+    )
     parser.add_argument("--shard", metavar="i/n", help="only part i of n; torchrun sets it")
 
 

@@ -1,5 +1,6 @@
 """The tracker: geometry, the window, missing auxiliary images, batches."""
 
+import copy
 import math
 
 import numpy as np
@@ -187,6 +188,18 @@ def test_both_images_are_cut_like_one_of_six_channels(parameters, white_finder):
         expected, factor = sample_target(np.concatenate((image, aux), 2), box, 4.0, 128)
         np.testing.assert_array_equal(region.pixels, expected)
         assert region.resize_factor == factor
+
+
+def test_pytrackings_run_video_gives_bgr_images_and_copies(parameters, white_square):
+    parameters.network.channel = 2  # looks at blue alone
+    sequence = white_square()
+    for image in sequence.frames.images:
+        image[..., 1:] = 0  # the target is blue, in BGR order
+    parameters.param_name = "default_rgb"
+    tracker = copy.deepcopy(SRFTTracker(parameters))
+    assert tracker.network is parameters.network
+    boxes = np.array([answer["target_bbox"] for answer in run(tracker, sequence)])
+    assert np.abs(boxes - sequence.boxes[1:]).max() < 1.1
 
 
 class TwoTemplates(torch.nn.Module):

@@ -52,6 +52,9 @@ class SRFTTracker:
             image (always 0 for networks with three input channels).
     """
 
+    # pytracking's run_video gives several targets, one tracker each.
+    multiobj_mode = "parallel"
+
     def __init__(self, params: TrackerParameters) -> None:
         self.params = params
         self.network = params.network
@@ -62,6 +65,10 @@ class SRFTTracker:
         self._templates: list[_Template] = []
         self._frame = 0
         self._window: Tensor | None = None
+
+    def __deepcopy__(self, memo: dict) -> SRFTTracker:
+        """A new tracker that shares the weights: how pytracking makes one per target."""
+        return type(self)(self.params)
 
     def initialize(self, image: np.ndarray, info: Mapping[str, Any]) -> dict[str, Any]:
         """Takes the target of the first frame and forgets any earlier one.
@@ -97,6 +104,9 @@ class SRFTTracker:
     def _cut(self, image: np.ndarray, info: Mapping[str, Any], factor: float, size: int) -> _Region:
         """The square around the box; changes nothing."""
         rgb, resize_factor = crop.sample_target(image, self.box, factor, size)
+        if self.params.get("param_name"):
+            # Only pytracking's run_video and run_webcam set this, and only they hand over BGR.
+            rgb = rgb[..., ::-1]
         if self.spec.in_channels == 3:
             return _Region(rgb, resize_factor, False)
         raw = self._auxiliary(info, image.shape)
