@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -23,6 +24,17 @@ class IndexRange(Sampler[int]):
         return len(self.indices)
 
 
+class PairLoader(DataLoader):
+    """A loader that passes a worker's ``UserError`` on without the worker's traceback."""
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from super().__iter__()
+        except UserError as error:
+            *_, message = str(error).rpartition(f"{UserError.__name__}: ")
+            raise UserError(message.rstrip()) from error
+
+
 def make_loader(
     dataset: Dataset,
     batch_size: int,
@@ -32,7 +44,7 @@ def make_loader(
     world_size: int = 1,
     workers: int = 0,
     pin_memory: bool = False,
-) -> DataLoader:
+) -> PairLoader:
     """Batches of the samples ``start`` to ``stop`` of a data set whose samples are random already.
 
     Every process gets as many samples; an incomplete last batch is left out. With ``start`` at
@@ -63,7 +75,7 @@ def make_loader(
         # OpenCV's threads do not survive the fork that starts a worker: the first crop would wait
         # for them for ever. There is a process per core, so they are of no use either.
         cv2.setNumThreads(0)
-    return DataLoader(
+    return PairLoader(
         dataset,
         batch_size=batch_size,
         sampler=indices,

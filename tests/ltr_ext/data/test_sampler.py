@@ -217,6 +217,13 @@ def test_an_unreadable_file_is_an_error_by_default():
         make([Painted(broken=True)])[0]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_message_of_a_worker_arrives_as_it_was(workers):
+    loader = make_loader(make([Painted(broken=True)]), 4, workers=workers)
+    with pytest.raises(UserError, match=r"^frame\d+\.jpg: the image is truncated$"):
+        next(iter(loader))
+
+
 def test_unreadable_files_are_skipped_and_counted_up_to_the_limit(caplog):
     data = make([Painted("good"), Painted("bad", broken=True)], skip_unreadable=10)
     with caplog.at_level(logging.WARNING):

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ltr_ext.dataset.base import list_frames, read_ground_truth
 from ltr_ext.dataset.check import check_dataset, format_report
 from ltr_ext.dataset.commands import add_commands
 from ltr_ext.dataset.index import index_path
@@ -139,6 +140,24 @@ def test_a_planted_defect_is_found_and_left_out_of_the_index(
     if left and damage is not other_size:
         for t in range(left):  # what is left pairs and can be read
             data[0].frames.rgb(t), data[0].frames.aux(t)
+
+
+@pytest.mark.parametrize("name", ["depthtrack", "lasher", "rgbt234", "visevent", "coesot", "fe108"])
+def test_defects_are_found_in_every_layout(write_copy, name):
+    root = write_copy(name)
+    entries = open_dataset(name, root, "test").entries
+    whole = [list_frames(entry) for entry in entries]
+    whole[0].aux_path(3).unlink()
+    cut_file(whole[1].rgb_path(2))
+    annotation, _ = read_ground_truth(entries[1])
+    annotation.write_text("1,2,3,4\n" * 3)
+    findings = check_dataset(name, root, ["test"])[0].findings
+    unpaired, *others = [finding.problem for finding in findings if finding.sequence == "s2"]
+    assert unpaired.startswith("unpaired: 4 colour, 3 ") and others == []
+    problems = [finding.problem for finding in findings if finding.sequence == "s10"]
+    assert f"truncated {whole[1].rgb_folder.name}/{whole[1].rgb_names[2]}" in problems
+    assert f"{annotation.name}: 3 rows for 4 frames" in problems
+    assert all(finding.remedy for finding in findings)
 
 
 @pytest.mark.parametrize("missing", [missing_partner, gap_in_numbers])
