@@ -77,7 +77,9 @@ def load_network(
             f"{path}: its {len(state)} tensors fit none of the known networks "
             f"({', '.join(network_names())}); name the network it is meant for"
         )
-    network = build_network(name)
+    # On the meta device nothing is initialised that the file overwrites.
+    with torch.device("cpu" if partial else "meta"):
+        network = build_network(name)
     load_weights(network, state, path, partial=partial, resize_positions=resize_positions)
     network.metadata = metadata
     return network.eval()
@@ -94,6 +96,7 @@ def load_weights(
     """Puts the tensors of a file into ``network``.
 
     Args:
+        network: may be on the meta device; then it takes the tensors themselves.
         state: names as the network has them, or as the official checkpoint has them.
         source: file that errors name.
         partial: accept missing and extra names; a tensor of another shape is still an error.
@@ -121,7 +124,9 @@ def load_weights(
         guess = guess_network(state)
         hint = f" The file seems to hold {guess}." if guess else ""
         raise UserError(f"{source} does not fit {network.spec.name}: {found}.{hint}")
-    network.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=not partial)
+    known = {key: state[key].to(value.dtype) for key, value in wanted.items() if key in state}
+    is_meta = next(network.parameters()).is_meta
+    network.load_state_dict(known, strict=not partial, assign=is_meta)
 
 
 def translate(state: dict[str, Tensor], kind: type[TrackingNetwork]) -> dict[str, Tensor]:

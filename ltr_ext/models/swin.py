@@ -44,8 +44,9 @@ class WindowAttention(nn.Module):
 
         ``mask`` (windows, places, places) is added to the attention logits.
         """
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
-        bias = bias if mask is None else bias + mask[:, None]
+        bias = self.relative_position_bias_table[self.relative_position_index]
+        bias = bias.permute(2, 0, 1)[None, None]  # (batch, windows, heads, places, places)
+        bias = bias if mask is None else bias + mask[None, :, None]
         bias = functional.pad(bias, (extra, 0, extra, 0))
         qkv = self.qkv(windows).unflatten(3, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
         mixed = functional.scaled_dot_product_attention(*qkv, attn_mask=bias)

@@ -114,6 +114,15 @@ def test_weights_of_another_network_are_named(tiny):
     assert "seems to hold two_branch_tiny" in message
 
 
+def test_loaded_network_trains_in_float32_whatever_the_file_has(tiny, tmp_path):
+    half = {name: v.half() if v.is_floating_point() else v for name, v in tiny.state_dict().items()}
+    torch.save({"net": half}, tmp_path / "a.pth")
+    network = load_network(tmp_path / "a.pth")
+    network(torch.randn(1, 3, 64, 64), torch.randn(1, 3, 128, 128))["size_map"].sum().backward()
+    assert network.backbone.pos_embed_x.grad.dtype == torch.float32
+    assert all(value.device.type == "cpu" for value in (*network.parameters(), *network.buffers()))
+
+
 def test_partial_load_must_be_asked_for(tiny):
     state = tiny.state_dict()
     state.pop("backbone.norm.weight")
