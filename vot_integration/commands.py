@@ -143,6 +143,7 @@ def _score(arguments: argparse.Namespace) -> int:
     """Print Pr/Re/F or EAO/A/R with the paper's rows, and check them against the toolkit's."""
     from pytracking_ext.analysis.tables import render
 
+    from .doctor import diagnose
     from .report import check_against_toolkit, figures_table, sequence_tables
     from .score import score
     from .workspace import open_workspace
@@ -154,9 +155,9 @@ def _score(arguments: argparse.Namespace) -> int:
         print("\n" + render(table))
     difference = check_against_toolkit(workspace, scores)
     print(f"\nThe toolkit's own analysis agrees; largest difference {difference:.1g}.")
-    for name, found in scores.items():
-        for warning in found.warnings:
-            print(f"warning: {name}: {warning}", file=sys.stderr)
+    warnings = [f"{name}: {text}" for name, found in scores.items() for text in found.warnings]
+    for warning in warnings + diagnose(workspace.directory):
+        print(f"warning: {warning}", file=sys.stderr)
     return 0
 
 

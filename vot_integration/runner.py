@@ -8,6 +8,7 @@ error, and nothing is cached.
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def evaluate(
     Args:
         workspace: folder made by `create_workspace`.
         trackers: names in trackers.ini; default all.
-        jobs: sequences at the same time, each with a tracker process of its own.
+        jobs: sequences at the same time, each with a tracker process of its own. A script that
+            asks for several needs ``if __name__ == "__main__":``, as for all of multiprocessing.
         shard: (i, n) runs the i-th of n parts of the sequences, i from 1.
         gpus: indices for CUDA_VISIBLE_DEVICES, given to the jobs in turn.
         force: discard existing results.
@@ -121,7 +123,12 @@ def analyse(
         figures: dict[str, dict[str, float]] = {name: {} for name in names}
         executor = ThreadPoolExecutor(1)
         try:
-            with AnalysisProcessor(executor, LRUCache(10_000)) as processor:
+            with (
+                AnalysisProcessor(executor, LRUCache(10_000)) as processor,
+                warnings.catch_warnings(),
+            ):
+                # The toolkit computes F at thresholds where precision and recall are both 0.
+                warnings.filterwarnings("ignore", "invalid value", RuntimeWarning, "vot")
                 for analysis in experiment.analyses:
                     try:
                         grid = processor.run(analysis, experiment, resolved, sequences)

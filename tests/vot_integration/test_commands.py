@@ -45,10 +45,14 @@ def test_from_data_to_figures(srft, data_set, tmp_path):
     (paper,) = [line for line in out.splitlines() if line.startswith("paper: SRFT, OSTrack-B256")]
     assert paper.split()[-3:] == ["64.7", "65.4", "65.1"]
     assert "fake_tracker-still, per sequence" in out
-    assert "warning: blob: only 72 frames" in err
+    warnings = err.splitlines()
+    assert len(warnings) == 2 and all("only 72 frames" in warning for warning in warnings)
 
     status, out, _ = srft("doctor", directory)
     assert (status, out) == (0, f"{directory}: nothing to complain about\n")
+    truth = directory / "sequences" / "a" / "groundtruth.txt"
+    truth.write_text(truth.read_text().replace("nan,nan,nan,nan", "0,0,0,0"))
+    assert "warning: a: absent frames written as boxes" in srft("score", directory)[2]
 
 
 def test_failures_reach_the_command_line(srft, data_set, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from srft_plugin.errors import UserError
 from vot_integration.guard import evaluation_lock
-from vot_integration.results import read_run
+from vot_integration.results import read_run, write_run
 from vot_integration.runner import all_runs, analyse, evaluate, part_of
 from vot_integration.workspace import PACKAGES
 
@@ -260,3 +260,15 @@ def test_infrared_in_the_place_of_depth(make_workspace, tmp_path):
     workspace = make_workspace(sequences=tmp_path / "data")
     (outcome,) = evaluate(workspace)
     assert (outcome.frames, outcome.rgb_only) == (7, 0)
+
+
+def test_an_analysis_that_fails_is_an_error(make_workspace):
+    workspace = make_workspace()
+    for folder, run in all_runs(workspace, "blob"):
+        boxes = [(1, 1, 5, 5)] * len(run.frames)
+        write_run(folder, run, boxes, {"confidence": [None, *[0.5] * (len(boxes) - 1)]})
+    analyse(workspace)
+    with (workspace.directory / "sequences" / "a" / "groundtruth.txt").open("a") as file:
+        file.write("1,2,3,4\n")
+    with pytest.raises(UserError, match="analysis failed: List not of the same size 20 != 21"):
+        analyse(workspace)
