@@ -4,13 +4,15 @@
 
 Generated RGB-D sequences (320x240) go into a workspace. Measured are the plain `vot evaluate` and
 `srft vot evaluate` with one job, with `--jobs`, and in process with and without batches, each from
-the start of a fresh Python to its end. A tracker that only answers, on two lengths of the same
-sequence, splits the protocol's own cost into a start and a frame.
+the start of a fresh Python to its end. Processor time is also given, since it hardly depends on
+what else the machine does. A tracker that only answers, on two lengths of the same sequence, splits
+the protocol's own cost into a start and a frame.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import shutil
 import subprocess
 import sys
@@ -18,12 +20,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from ltr_ext.dataset.synthetic.dataset import write_depthtrack
 from ltr_ext.dataset.synthetic.scene import Scene, SceneOptions
 from ltr_ext.models.checkpoint import save_network
 from ltr_ext.models.registry import build_network
 from vot_integration.workspace import create_workspace
 
+LENGTHS = (50, 550)
 SRFT = (sys.executable, "-m", "srft_plugin.cli", "vot", "evaluate")
 
 
@@ -42,13 +47,15 @@ def still(checkpoint: str | None, device: str) -> Still:
     return Still()
 
 
-def seconds(workspace: Path, *command: str) -> float:
-    """Wall time of an evaluation from scratch."""
+def seconds(workspace: Path, *command: str) -> np.ndarray:
+    """Wall time and processor time of an evaluation from scratch, trackers included."""
     shutil.rmtree(workspace / "results")
     (workspace / "results").mkdir()
-    begin = time.perf_counter()
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, check=True, cwd=workspace, capture_output=True)
-    return time.perf_counter() - begin
+    wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return np.array((wall, used))
 
 
 def main() -> None:
@@ -68,19 +75,21 @@ def main() -> None:
 
 
 def print_protocol(root: Path) -> None:
-    """Cost of a start and of a frame, from sequences of 100 and 1100 frames."""
+    """Cost of a start and of a frame, from sequences of two lengths."""
     times = []
-    for length in (100, 1100):
+    for length in LENGTHS:
         scene = Scene((0, 0), SceneOptions(length=length))
         data = write_depthtrack(root / f"data{length}", {"scene": scene})
         workspace = create_workspace(
             root / f"w{length}", data, "vot:still", name="still", paths=[Path(__file__).parent]
         )
         command = (*SRFT, str(workspace.directory))
-        times.append(min(seconds(workspace.directory, *command) for _ in range(2)))
-    frame = (times[1] - times[0]) / 1000
-    print(f"TraX, image decoding included: {1000 * frame:.2f} ms per frame")
-    print(f"start of everything: {times[0] - 100 * frame:.2f} s")
+        times.append(np.min([seconds(workspace.directory, *command) for _ in range(2)], 0))
+    frame = (times[1] - times[0]) / (LENGTHS[1] - LENGTHS[0])
+    start = times[0] - LENGTHS[0] * frame
+    print("wall, processor: with a tracker that only answers (images are decoded)")
+    print(f"per frame {1000 * frame[0]:.2f}, {1000 * frame[1]:.2f} ms")
+    print(f"per start {start[0]:.2f}, {start[1]:.2f} s", flush=True)
 
 
 def print_ratios(root: Path, options: argparse.Namespace) -> None:
@@ -108,13 +117,15 @@ def print_ratios(root: Path, options: argparse.Namespace) -> None:
             str(options.batch),
         ),
     }
-    times = {name: seconds(directory, *command) for name, command in ways.items()}
     print(f"{options.sequences} sequences of {options.frames} frames, {options.network}")
-    for name, value in times.items():
-        print(
-            f"{name:24} {value:7.1f} s   {times['vot evaluate'] / value:5.2f} x vot evaluate"
-            f"   {times['srft vot evaluate'] / value:5.2f} x srft vot evaluate"
-        )
+    print(f"{'':26}{'wall s':>8}{'cpu s':>8}   ratio to vot evaluate, wall and cpu")
+    times: dict[str, np.ndarray] = {}
+    for name, command in ways.items():
+        times[name] = seconds(directory, *command)
+        ratio = times["vot evaluate"] / times[name]
+        print(f"{name:26}{times[name][0]:8.1f}{times[name][1]:8.1f}{ratio[0]:8.2f}{ratio[1]:8.2f}")
+    jobs = times["srft vot evaluate"][0] / times[f"--jobs {options.jobs}"][0]
+    print(f"--jobs {options.jobs} against one job: {jobs:.2f}")
 
 
 if __name__ == "__main__":
