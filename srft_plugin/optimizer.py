@@ -37,7 +37,7 @@ BUCKET_ELEMENTS = 1 << 22
 # Operations of up to so many elements are sorted: no slower, and a shared bin would weigh more.
 EXACT_ELEMENTS = 1 << 12
 # Elements handled at a time on a CPU: their bins, sensitivities and values stay in its cache.
-CHUNK_ELEMENTS = 1 << 16
+CHUNK_ELEMENTS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class SRFT(optim.Optimizer):
         mode: ``"both"``, or ``"prior"`` or ``"transfer"`` alone with weight one (Table IV).
         ranking: how gradients are ranked: ``"sampled"`` (histogram of some 33,000 elements of an
             operation, within 2 % in rank), ``"histogram"`` (of all, within 0.5 %) or ``"exact"``
-            (sort; some ten times slower). Small operations are always sorted.
+            (sort; a hundred times slower). Small operations are always sorted.
 
     Raises:
         UserError: a value out of range, a mode that needs a prior without one, or parameters that
@@ -108,6 +108,7 @@ class SRFT(optim.Optimizer):
         self.mode = mode
         self.ranking = ranking
         self._steps = 0
+        self._scratch: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self._prior = prior
         self._operations = self._group_parameters()
 
@@ -167,7 +168,7 @@ class SRFT(optim.Optimizer):
         self._steps += 1
         prior_weight, transfer_weight = self._weights()
         for bucket in self._buckets():
-            before = {p: p.clone() for operation in bucket for p in operation.parameters}
+            before = self._copies([p for operation in bucket for p in operation.parameters])
             self._inner_step(before)
             self._scale_updates(bucket, before, prior_weight, transfer_weight)
         return loss
@@ -272,7 +273,7 @@ class SRFT(optim.Optimizer):
             constant = self.max_sensitivity * prior_weight * operation.prior_rank
             if transfer_weight == 0:
                 for p in operation.parameters:
-                    p.lerp_(before[p], constant)
+                    _local(p).lerp_(before[p], constant)
             elif self.ranking == "exact" or _is_small(operation):
                 ranks = _exact_ranks(operation)
                 for p, rank in zip(operation.parameters, ranks, strict=True):
@@ -285,7 +286,24 @@ class SRFT(optim.Optimizer):
             for (operation, constant), table in zip(tabled, tables, strict=True):
                 table += constant
                 for p in operation.parameters:
-                    _lerp_by_table(p, before[p], table)
+                    _lerp_by_table(_local(p), before[p], _local(p.grad), table)
+
+    def _copies(self, parameters: list[Parameter]) -> dict[Parameter, Tensor]:
+        """Copies of the values that this process holds, in memory that is used again and again."""
+        wanted: dict[tuple[torch.device, torch.dtype], int] = {}
+        for p in parameters:
+            key = (p.device, p.dtype)
+            wanted[key] = wanted.get(key, 0) + _local(p).numel()
+        for key, elements in wanted.items():
+            if key not in self._scratch or len(self._scratch[key]) < elements:
+                self._scratch[key] = torch.empty(elements, device=key[0], dtype=key[1])
+        copies = {}
+        for p in parameters:
+            key, value = (p.device, p.dtype), _local(p)
+            wanted[key] -= value.numel()
+            place = self._scratch[key].narrow(0, wanted[key], value.numel())
+            copies[p] = place.view(value.shape).copy_(value)
+        return copies
 
 
 _SAVED = ("total_steps", "kappa", "max_sensitivity", "mode", "ranking")
@@ -332,15 +350,19 @@ def _counts(operation: _Operation, sampled: bool) -> Tensor:
     return total
 
 
-def _lerp_by_table(parameter: Parameter, before: Tensor, table: Tensor) -> None:
-    """``parameter.lerp_(before, s)`` with s looked up by the magnitude of the gradient."""
-    new, old, gradient = _local(parameter), _local(before), _local(parameter.grad)
-    if not (new.is_contiguous() and old.is_contiguous() and gradient.is_contiguous()):
-        sensitivity = table[magnitude_bins(gradient)].view_as(gradient)
+def _lerp_by_table(new: Tensor, old: Tensor, gradient: Tensor, table: Tensor) -> None:
+    """``new.lerp_(old, s)`` with s looked up by the magnitude of the gradient."""
+    if not (new.is_contiguous() and gradient.is_contiguous()):
+        sensitivity = table[magnitude_bins(gradient)]
         new.lerp_(old, sensitivity.to(new.dtype))
         return
-    size = CHUNK_ELEMENTS if new.device.type == "cpu" else max(new.numel(), 1)
+    size = CHUNK_ELEMENTS if new.device.type == "cpu" else new.numel()
+    size = max(min(size, new.numel()), 1)
+    bins = torch.empty(size, dtype=torch.int32, device=new.device)
+    sensitivity = torch.empty(size, dtype=table.dtype, device=new.device)
     chunks = (t.view(-1).split(size) for t in (new, old, gradient))
     for new_part, old_part, gradient_part in zip(*chunks, strict=True):
-        sensitivity = table.index_select(0, magnitude_bins(gradient_part))
-        new_part.lerp_(old_part, sensitivity.to(new_part.dtype))
+        n = len(new_part)
+        magnitude_bins(gradient_part, out=bins[:n])
+        torch.index_select(table, 0, bins[:n], out=sensitivity[:n])
+        new_part.lerp_(old_part, sensitivity[:n].to(new.dtype))

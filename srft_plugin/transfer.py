@@ -61,10 +61,10 @@ def tables_from_counts(counts: Tensor) -> Tensor:
     return tables
 
 
-def magnitude_bins(gradient: Tensor) -> Tensor:
+def magnitude_bins(gradient: Tensor, out: Tensor | None = None) -> Tensor:
     """Histogram bin of each magnitude: int32 in [0, BINS), growing with ``|g|``, no logarithm."""
     bits = gradient.contiguous().float().view(torch.int32)
-    return (bits >> DROPPED_BITS) & (BINS - 1)
+    return torch.bitwise_right_shift(bits, DROPPED_BITS, out=out).bitwise_and_(BINS - 1)
 
 
 def histogram(gradient: Tensor) -> Tensor:
