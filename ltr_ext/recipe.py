@@ -11,6 +11,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from srft_plugin.errors import UserError
+from srft_plugin.tuning.trainable import TRAINABLE_SETS
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,7 @@ class Recipe:
             ``default`` for the bundled tracker, or None to train from scratch.
         source: RGB sets that stand for the pre-training domain D_0 of the prior sensitivity.
         regularizer: ``none`` (full fine-tuning), ``srft``, ``srft:prior`` or ``srft:transfer``.
-        trainable: which parameters train; ``backbone`` (head and position embeddings frozen,
-            section III-A), ``backbone+head`` (Table VII) or ``all``.
+        trainable: which parameters train: ``srft_plugin.tuning.trainable.TRAINABLE_SETS``.
         epochs, samples_per_epoch, batch_size: the budget; the batch is the total over processes.
         lr, weight_decay, grad_clip: AdamW and the bound on the gradient norm.
         warmup: share of the steps in which the rate rises linearly from 0.
@@ -143,10 +143,32 @@ def paper_recipe(base: str, *modalities: str) -> Recipe:
     )
 
 
+def vipt_recipe(modality: str) -> Recipe:
+    """ViPT as its authors train it: 60 epochs of 60 000 samples, the rate falls after 48."""
+    return dataclasses.replace(
+        paper_recipe("ostrack256", modality),
+        network="vipt256",
+        regularizer="none",
+        trainable="peft",
+        epochs=60,
+        samples_per_epoch=60_000,
+        batch_size=64,
+        lr=4e-4,
+        decay="step",
+    )
+
+
+def unfrozen_recipe(network: str, base: str, modality: str) -> Recipe:
+    """A network of efficient tuning with its backbone unfrozen, by SRFT (Table VIII)."""
+    return dataclasses.replace(
+        paper_recipe(base, modality), network=network, trainable="peft+backbone"
+    )
+
+
 CHOICES = {
     "decay": ("none", "step", "linear"),
     "precision": ("fp32", "bf16"),
-    "trainable": ("backbone", "backbone+head", "all"),
+    "trainable": tuple(TRAINABLE_SETS),
 }
 
 

@@ -35,6 +35,7 @@ from srft_plugin.errors import UserError, report_errors
 from srft_plugin.groups import operation_groups
 from srft_plugin.prior import Prior, estimate_prior
 from srft_plugin.tuning.regularizer import make_regularizer
+from srft_plugin.tuning.trainable import select_trainable, trainable_table
 
 DEFAULT_BASE = Path(__file__).parent / "models" / "weights" / "ostrack_tiny.safetensors"
 PRIOR = "prior.safetensors"
@@ -86,6 +87,8 @@ def train(recipe: Recipe, folder: Path, device: str | torch.device = "cpu") -> P
             pin_memory=device.type == "cuda",
         )
 
+    if processes.is_first:
+        print(f"what trains:\n{trainable_table(network)}")
     trainer = Trainer(network, recipe, regularizer, batches, folder, device, processes)
     trainer.train()
     file = folder / "network.safetensors"
@@ -130,8 +133,7 @@ def trainable_network(recipe: Recipe, base: TrackingNetwork | None) -> TrackingN
     network = build_network(recipe.network)
     if base is not None:
         network.copy_base(base)
-    if recipe.trainable != "all":
-        network.freeze(head=recipe.trainable == "backbone")
+    select_trainable(network, recipe.trainable)
     return network
 
 

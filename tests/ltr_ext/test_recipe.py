@@ -2,6 +2,9 @@
 
 import pytest
 
+from ltr_ext.dataset.kinds import KINDS
+from ltr_ext.dataset.training_sets import GENERATED
+from ltr_ext.models.registry import network_names
 from ltr_ext.recipe import Recipe, config_names, load_recipe
 from srft_plugin.errors import UserError
 
@@ -60,4 +63,7 @@ def test_rates():
 def test_every_config_loads_and_can_be_run_by_the_host(name):
     recipe = load_recipe(name)
     assert recipe.total_steps > 0
+    assert recipe.network in network_names()
+    for name in (*recipe.datasets, *recipe.source):
+        assert name in GENERATED or "train" in KINDS[name].splits
     assert callable(recipe.run)

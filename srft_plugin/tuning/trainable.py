@@ -1,0 +1,67 @@
+"""Which parameters train: chosen by one word in a recipe, independent of the regularizer."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import nn
+
+from srft_plugin.errors import UserError
+
+TRAINABLE_SETS = {
+    "backbone": "all but box head and position embeddings (section III-A)",
+    "backbone+head": "all but position embeddings: complete fine-tuning (Table VII)",
+    "peft": "only what the network's efficient tuning adds",
+    "peft+backbone": "what efficient tuning adds, and the backbone (Table VIII)",
+    "all": "every parameter: training from scratch",
+}
+
+
+class Tunable(Protocol):
+    """What a network must offer; ``ltr_ext.models.network.TrackingNetwork`` does."""
+
+    def freeze(self, head: bool) -> None:
+        """Fix position embeddings and, if asked, the head with its batch statistics."""
+
+    def peft_parameter_names(self) -> list[str]:
+        """Parameters that efficient tuning trains."""
+
+
+def select_trainable(network: nn.Module | Tunable, which: str) -> None:
+    """Sets ``requires_grad`` of every parameter as the set ``which`` says.
+
+    Raises:
+        UserError: an unknown set, or one of efficient tuning for a network that adds nothing.
+    """
+    if which not in TRAINABLE_SETS:
+        raise UserError(f"unknown trainable set {which!r}; known: {', '.join(TRAINABLE_SETS)}")
+    network.requires_grad_(True)
+    if which == "all":
+        return
+    network.freeze(head=which != "backbone+head")
+    if not which.startswith("peft"):
+        return
+    added = set(network.peft_parameter_names())
+    if not added:
+        raise UserError(
+            f"trainable={which}: {type(network).__name__} has no parameters of efficient tuning; "
+            "take backbone or backbone+head"
+        )
+    if which == "peft":
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in added)
+
+
+def trainable_table(network: nn.Module) -> str:
+    """What trains, by part of the network: one line each with trained and total parameters."""
+    counts: dict[str, list[int]] = {}
+    for name, parameter in network.named_parameters():
+        part = ".".join(name.split(".")[:2])
+        trained, total = counts.setdefault(part, [0, 0])
+        size = parameter.numel()
+        counts[part] = [trained + size * parameter.requires_grad, total + size]
+    sums = [sum(column) for column in zip(*counts.values(), strict=True)]
+    rows = [*counts.items(), ("total", sums)]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {trained:>12,} of {total:>12,}"
+                     for name, (trained, total) in rows)  # fmt: skip
