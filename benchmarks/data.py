@@ -50,10 +50,10 @@ class StraightforwardPairs(PairDataset):
         return cv2.merge((rgb, aux))
 
 
-def write_data(root: Path, sequences: int, frames: int) -> None:
+def write_data(root: Path, sequences: int, frames: int, target: tuple[float, float]) -> None:
     """DepthTrack and LasHeR layouts of the same scenes."""
     alone = {"distractors": (0, 0), "occluders": (0, 0)}
-    options = SceneOptions(900, 700, frames, target_size=(40, 200), **alone)
+    options = SceneOptions(900, 700, frames, target_size=target, **alone)
     for number in range(sequences):
         scene = Scene((0, number), options)
         rgbd, rgbt = root / "rgbd" / f"s{number}", root / "rgbt" / "trainingset" / f"s{number}"
@@ -87,13 +87,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=60, help="pairs per round")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, in turns; the median counts")
+    parser.add_argument(
+        "--target", type=float, nargs=2, default=(30, 150), help="smallest and largest side, pixels"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     spec = NetworkSpec(name="benchmark", template_size=128, search_size=256, in_channels=6)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_data(root, sequences=3, frames=20)
+        write_data(root, sequences=3, frames=20, target=tuple(arguments.target))
         for name, sub in (("depthtrack", "rgbd"), ("lasher", "rgbt")):
             data = [open_dataset(name, root / sub, "train")]
             ours, plain = (

@@ -18,7 +18,7 @@ from srft_plugin.errors import UserError
 
 from .base import Entry, list_frames, mark_absent, presence_labels, read_ground_truth
 from .files import FileFrames, misnamed, missing_numbers, pair_by_number
-from .registry import find_kind, open_dataset
+from .registry import find_kind, find_split, open_dataset
 
 EXTRACT = "extract or download it again"
 LEAVE_OUT = "extract it again, or leave them out with --fix-index"
@@ -71,6 +71,7 @@ def check_dataset(
     """
     reports, missing = [], []
     for split in splits or find_kind(name).splits:
+        part = find_split(name, split)
         try:
             entries = open_dataset(name, root, split, use_index=False).entries
         except UserError as error:
@@ -78,8 +79,7 @@ def check_dataset(
                 raise
             missing.append(str(error))
             continue
-        part = find_kind(name).splits.get(split)
-        report = Report(name, split, part.count if part else None, entries)
+        report = Report(name, split, part.count, entries)
         for entry in tqdm(entries, desc=f"{name} {split}", disable=None):
             _check_sequence(entry, samples, report)
         reports.append(report)
