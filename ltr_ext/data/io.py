@@ -84,12 +84,15 @@ def read_bytes(path: str | os.PathLike) -> bytes:
 
 
 def ends_properly(path: str | os.PathLike) -> bool:
-    """Whether an image file is there and ends where its format says; quick, nothing is decoded."""
-    with open(path, "rb") as file:
-        head = file.read(8)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - 64, 0))
-        tail = file.read()
+    """Whether a file can be read and ends where its format says; quick, nothing is decoded."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 64, 0))
+            tail = file.read()
+    except OSError:  # a link to nowhere, a folder, no permission
+        return False
     if head.startswith(jpeg.SIGNATURE) and tail.endswith(jpeg.END) and size > 64:
         return True
     if head.startswith(_PNG) and size > 64:

@@ -155,7 +155,7 @@ def _image_problems(frames: FileFrames, samples: int) -> tuple[set[Path], list[t
     problems = []
     if bad:
         names = [f"{path.parent.name}/{path.name}" for path in sorted(bad)]
-        problems.append((f"truncated {_some(names)}", EXTRACT))
+        problems.append((f"truncated or unreadable {_some(names)}", EXTRACT))
     sizes = Counter()
     both = min(len(rgb), len(aux)) if aux else len(rgb)
     count = both if samples < 0 else min(samples, both)

@@ -41,6 +41,12 @@ def empty_file(folder):
     (folder / "color" / "00000002.jpg").write_bytes(b"")
 
 
+def dangling_link(folder):
+    path = folder / "color" / "00000002.jpg"
+    path.unlink()
+    path.symlink_to("nowhere.jpg")
+
+
 def odd_name(folder):
     for n in range(5, 9):  # a copy among eight frames
         for kind, suffix in (("color", "jpg"), ("depth", "png")):
@@ -97,9 +103,10 @@ def not_an_image(folder):
 
 DEFECTS = [
     (missing_partner, "unpaired: 4 colour, 3 depth images; without partner color/00000003.jpg", 3),
-    (truncated_colour, "truncated color/00000002.jpg", 3),
-    (truncated_depth, "truncated depth/00000004.png", 3),
-    (empty_file, "truncated color/00000002.jpg", 3),
+    (truncated_colour, "truncated or unreadable color/00000002.jpg", 3),
+    (truncated_depth, "truncated or unreadable depth/00000004.png", 3),
+    (empty_file, "truncated or unreadable color/00000002.jpg", 3),
+    (dangling_link, "truncated or unreadable color/00000002.jpg", 3),
     (odd_name, "color/: oddly named 00000008 (copy).jpg", 8),
     (gap_in_numbers, "color/: no image numbered 3", 3),
     (box_outside, "groundtruth.txt: box outside the image in line 4", 4),
@@ -155,7 +162,7 @@ def test_defects_are_found_in_every_layout(write_copy, name):
     unpaired, *others = [finding.problem for finding in findings if finding.sequence == "s2"]
     assert unpaired.startswith("unpaired: 4 colour, 3 ") and others == []
     problems = [finding.problem for finding in findings if finding.sequence == "s10"]
-    assert f"truncated {whole[1].rgb_folder.name}/{whole[1].rgb_names[2]}" in problems
+    assert f"truncated or unreadable {whole[1].rgb_folder.name}/{whole[1].rgb_names[2]}" in problems
     assert f"{annotation.name}: 3 rows for 4 frames" in problems
     assert all(finding.remedy for finding in findings)
 
