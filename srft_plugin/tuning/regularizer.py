@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from srft_plugin.errors import UserError
 from srft_plugin.optimizer import SRFT
 from srft_plugin.prior import BoundPrior, Prior, bind_operations
+from srft_plugin.tuning.anchored import ewc, l2sp
+from srft_plugin.tuning.base import Regularizer
 
-
-class Regularizer:
-    """No regularization (full fine-tuning), and the base of those that do something.
-
-    A training loop calls ``wrap_optimizer`` once, adds ``loss_term()`` to every loss, calls
-    ``after_step()`` after every optimizer step, and stores ``state_dict()`` in its checkpoints.
-    """
-
-    def wrap_optimizer(self, optimizer: Optimizer) -> Optimizer:
-        """The optimizer to train with."""
-        return optimizer
-
-    def loss_term(self) -> Tensor | float:
-        """What to add to the loss of the current batch."""
-        return 0.0
-
-    def after_step(self) -> None:
-        """Act on the weights after an optimizer step."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """State that the optimizer does not hold; tensors and plain values."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore ``state_dict``."""
+__all__ = ["REGULARIZERS", "Regularizer", "make_regularizer", "regularizer_names"]
 
 
 class SRFTRegularizer(Regularizer):
@@ -80,7 +59,15 @@ REGULARIZERS: dict[str, Callable[..., Regularizer]] = {
     "srft": _srft("both"),
     "srft:prior": _srft("prior"),
     "srft:transfer": _srft("transfer"),
+    "l2sp": l2sp,
+    "ewc": ewc,
 }
+ENTRY_POINTS = "srft.regularizers"
+
+
+def regularizer_names() -> list[str]:
+    """All names that ``make_regularizer`` knows, those of installed packages included."""
+    return [*REGULARIZERS, *entry_points(group=ENTRY_POINTS).names]
 
 
 def make_regularizer(
@@ -92,8 +79,11 @@ def make_regularizer(
 ) -> Regularizer:
     """The regularizer called ``name`` for ``network``.
 
+    Other packages add their own under the entry point group ``srft.regularizers``: a function of
+    (network, prior, total_steps, **options) that returns a ``Regularizer``.
+
     Args:
-        name: a key of ``REGULARIZERS``.
+        name: one of ``regularizer_names()``.
         network: at the weights to start from, with ``requires_grad`` as it will be trained.
         prior: prior sensitivities with the operations of ``network`` (see ``Prior.renamed``).
         total_steps: optimizer steps of the whole training.
@@ -102,6 +92,12 @@ def make_regularizer(
     Raises:
         UserError: an unknown name, or something that the regularizer needs is missing.
     """
-    if name not in REGULARIZERS:
-        raise UserError(f"unknown regularizer {name!r}; known: {', '.join(REGULARIZERS)}")
-    return REGULARIZERS[name](network, prior, total_steps, **options)
+    make = REGULARIZERS.get(name)
+    if make is None:
+        found = entry_points(group=ENTRY_POINTS, name=name)
+        if not found:
+            raise UserError(
+                f"unknown regularizer {name!r}; known: {', '.join(regularizer_names())}"
+            )
+        make = next(iter(found)).load()
+    return make(network, prior, total_steps, **options)

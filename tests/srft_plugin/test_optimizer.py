@@ -354,3 +354,16 @@ def test_optimizers_that_cannot_be_wrapped_are_refused():
     table(torch.tensor([1])).sum().backward()
     with pytest.raises(UserError, match="sparse gradients"):
         optimizer.step()
+
+
+def test_a_compiled_network_trains_as_the_plain_one():
+    """The prior is bound to the network itself; torch.compile keeps its parameters."""
+    results = []
+    for compiled in (False, True):
+        network = small_network().double()
+        bound = prior_of(network).bind(network)
+        optimizer = SRFT(AdamW(network.parameters(), lr=0.01), bound, 3)
+        run = torch.compile(network, backend="eager") if compiled else network
+        train(run, optimizer, 3)
+        results.append(weights(network))
+    assert torch.equal(*results)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim import AdamW
 
 from srft_plugin import SRFT, Prior, UserError, operation_groups
-from srft_plugin.tuning.regularizer import REGULARIZERS, make_regularizer
+from srft_plugin.tuning.regularizer import REGULARIZERS, make_regularizer, regularizer_names
 
 
 def network_and_prior():
@@ -65,14 +65,59 @@ def test_none_leaves_the_optimizer_alone():
 
 
 @pytest.mark.parametrize(
+    ("name", "coefficients"), [("l2sp", {"0": 0.3, "2": 0.3}), ("ewc", {"0": 0.0, "2": 0.3})]
+)
+def test_penalties_against_the_formula_written_out(name, coefficients):
+    network, prior = network_and_prior()  # s^p is 0 for the first layer and 1 for the last
+    start = {n: p.detach().clone() for n, p in network.named_parameters()}
+    regularizer = make_regularizer(name, network, prior, coefficient=0.3)
+    assert regularizer.loss_term().item() == 0
+    with torch.no_grad():
+        for p in network.parameters():
+            p += torch.randn_like(p)
+    regularizer.loss_term().backward()
+    for n, p in network.named_parameters():
+        expected = coefficients[n.partition(".")[0]] * (p.detach() - start[n])
+        torch.testing.assert_close(p.grad, expected)
+
+
+def test_a_package_adds_a_regularizer_by_an_entry_point(tmp_path, monkeypatch):
+    (tmp_path / "halving.py").write_text(
+        "from srft_plugin.tuning.regularizer import Regularizer\n"
+        "class Halving(Regularizer):\n"
+        "    def __init__(self, network): self.network = network\n"
+        "    def after_step(self):\n"
+        "        for p in self.network.parameters(): p.data.mul_(0.5)\n"
+        "def make(network, prior, total_steps, **options): return Halving(network)\n"
+    )
+    info = tmp_path / "halving-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: halving\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[srft.regularizers]\nhalving = halving:make\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    network, _ = network_and_prior()
+    before = network[0].weight.detach().clone()
+    make_regularizer("halving", network).after_step()
+    assert torch.equal(network[0].weight, before / 2)
+    assert "halving" in regularizer_names()
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("dropout",), "unknown regularizer 'dropout'; known: none, srft"),
         (("srft", None, 5), "srft needs a prior"),
         (("srft:transfer",), "total number of optimizer steps"),
+        (("ewc",), "ewc needs a prior"),
     ],
 )
 def test_what_is_missing_is_named(arguments, message):
     network, _ = network_and_prior()
     with pytest.raises(UserError, match=message):
         make_regularizer(arguments[0], network, *arguments[1:])
+
+
+def test_a_negative_coefficient_is_refused():
+    network, _ = network_and_prior()
+    with pytest.raises(UserError, match="coefficient of the penalty is -1"):
+        make_regularizer("l2sp", network, coefficient=-1)
