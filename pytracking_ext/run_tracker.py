@@ -115,7 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
     )
     print(f"results: {directory}")
-    if any(box_file(directory, sequence.name).exists() for sequence in sequences):
+    tracked = any(box_file(directory, sequence.name).exists() for sequence in sequences)
+    if tracked and shard.index == 1:  # one process of several is enough to print scores
         scores = {arguments.tracker_param: score_folder(sequences, directory, convention(name))}
         print(render(sequence_table(scores)), render(total_table(name, scores)), sep="\n\n")
     for failed, message in failures.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def track_sequence(tracker: SRFTTracker, sequence: Sequence) -> TrackResult:
     with ThreadPoolExecutor(1) as readers:
         lane = Lane(sequence, tracker, readers)
         while not lane.finished:
-            for error in _step([lane], readers).values():
+            for error in _step([lane]).values():
                 lane.close()
                 raise error
     return lane.result()
@@ -170,7 +170,10 @@ def track_many(
     waiting = sorted(sequences, key=len)
     lanes: list[Lane] = []
     frames = tqdm(total=sum(map(len, waiting)), desc="tracking", unit="frame", disable=not progress)
-    with frames, ThreadPoolExecutor(threads) as readers:
+    # Cutting has threads of its own: behind the images of later rounds it would have to wait for
+    # them, and the network with it.
+    with frames, ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as cutters:
+        cut_all = cutters.map if batch > 1 else map
         while waiting or lanes:
             while waiting and len(lanes) < batch:
                 sequence = waiting.pop()
@@ -178,7 +181,7 @@ def track_many(
                     lanes.append(Lane(sequence, SRFTTracker(parameters), readers))
                 except UserError as error:
                     yield sequence, str(error)
-            failed = _step(lanes, readers)
+            failed = _step(lanes, cut_all)
             frames.update(len(lanes) - len(failed))
             for lane, error in failed.items():
                 lane.close()
@@ -189,7 +192,7 @@ def track_many(
             lanes = [lane for lane in lanes if lane not in failed and not lane.finished]
 
 
-def _step(lanes: list[Lane], readers: Executor) -> dict[Lane, Exception]:
+def _step(lanes: list[Lane], cut_all: Callable = map) -> dict[Lane, Exception]:
     """Advances every lane by one frame; gives the lanes that could not."""
     failed: dict[Lane, Exception] = {}
     starting, running = [], []
@@ -209,22 +212,22 @@ def _step(lanes: list[Lane], readers: Executor) -> dict[Lane, Exception]:
         else:
             lane.record(answer, time.perf_counter() - began)
     if running:
-        failed |= _track(running, readers)
+        failed |= _track(running, cut_all)
     return failed
 
 
-def _track(running: list[tuple], readers: Executor) -> dict[Lane, Exception]:
+def _track(running: list[tuple], cut_all: Callable) -> dict[Lane, Exception]:
     """One batch; when it raises, its members one by one, so that only the culprit fails."""
     lanes, images, infos = (list(part) for part in zip(*running, strict=True))
     began = time.perf_counter()
     try:
-        answers = track_together([lane.tracker for lane in lanes], images, infos, readers.map)
+        answers = track_together([lane.tracker for lane in lanes], images, infos, cut_all)
     except Exception as error:
         if len(lanes) == 1:
             return {lanes[0]: error}
         failed: dict[Lane, Exception] = {}
         for member in running:
-            failed |= _track([member], readers)
+            failed |= _track([member], cut_all)
         return failed
     seconds = (time.perf_counter() - began) / len(lanes)
     for lane, answer in zip(lanes, answers, strict=True):
