@@ -25,7 +25,10 @@ from .registry import build_network, network_names
 FORMAT = "srft-network-1"
 # Modules whose settings and statistics the official files carry beside the weights. Objects of
 # these come back as empty stand-ins; a file that names anything else is refused.
-SETTINGS_MODULES = ("lib.", "ltr.", "pytracking.", "easydict.", "argparse.", "numpy.")
+SETTINGS_MODULES = (
+    "lib.", "ltr.", "pytracking.", "easydict.", "yacs.", "argparse.", "pathlib.", "collections.",
+    "numpy.", "builtins.list", "builtins.dict", "builtins.set", "builtins.int", "builtins.object",
+)  # fmt: skip
 SHOWN = 5  # names of parameters in an error
 
 

@@ -38,8 +38,8 @@ _PEER = {"template_size": 128, "search_size": 256, "eliminate_at": ELIMINATION}
 
 # width, depth of the two convolutional stages, depth of the main stage
 _ITPN = {"t": (384, 1, 12), "s": (384, 2, 20), "b": (512, 3, 24), "l": (768, 2, 40)}
-_SUTRACK = {
-    f"{size}{side}": SUTrackSpec(
+_SUTRACK = [
+    SUTrackSpec(
         name=f"sutrack_{size}{side}",
         template_size=side // 2,
         search_size=side,
@@ -48,7 +48,7 @@ _SUTRACK = {
         depth=_ITPN[size][2],
     )
     for size, side in (("t", 224), ("s", 224), ("b", 224), ("b", 384), ("l", 224), ("l", 384))
-}
+]
 
 _SWINTRACK = (
     SwinTrackSpec(name="swintrack_t224", template_size=112, search_size=224),
@@ -83,11 +83,8 @@ _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
     ),
     (SDSTrack, (SDSTrackSpec(name="sdstrack256", **_PEER),)),
     (UnTrack, (UnTrackSpec(name="untrack256", **_PEER),)),
-    (SUTrack, _SUTRACK.values()),
-    (
-        TwoBranchSUTrack,
-        [_SUTRACK[size].two_branch() for size in ("b224", "b384")],
-    ),
+    (SUTrack, _SUTRACK),
+    (TwoBranchSUTrack, [spec.two_branch() for spec in _SUTRACK]),
     (SwinTrack, _SWINTRACK),
     (UPVPT, (UPVPTSpec(name="upvpt_ostrack256", **_PEER),)),
     (UPVPTSwinTrack, [replace(s, name=f"upvpt_{s.name}", prompts=PROMPTS) for s in _SWINTRACK]),

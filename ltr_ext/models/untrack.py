@@ -91,28 +91,23 @@ class ExchangeBlock(nn.Module):
 
     def __init__(self, dim: int, rank: int) -> None:
         super().__init__()
-        self.gumbel_x, self.gumbel_mod = nn.Linear(dim, 1), nn.Linear(dim, 1)
-        self.proj_x, self.proj_mod = nn.Linear(dim, rank), nn.Linear(dim, rank)
-        self.proj_res_x, self.proj_res_mod = nn.Linear(dim, rank), nn.Linear(dim, rank)
-        self.proj_fuse_lvl_x = nn.Linear(2 * rank, rank)
-        self.proj_fuse_lvl_mod = nn.Linear(2 * rank, rank)
+        for source in ("x", "mod"):  # tokens, last prompt
+            self.add_module(f"gumbel_{source}", nn.Linear(dim, 1))
+            self.add_module(f"proj_{source}", nn.Linear(dim, rank))
+            self.add_module(f"proj_res_{source}", nn.Linear(dim, rank))
+            self.add_module(f"proj_fuse_lvl_{source}", nn.Linear(2 * rank, rank))
         self.proj_back = nn.Linear(rank, dim)
 
     def forward(self, tokens: Tensor, last: Tensor) -> Tensor:
-        own = self._exchange(
-            tokens, last, self.gumbel_x, self.proj_x, self.proj_res_x, self.proj_fuse_lvl_x
-        )
-        other = self._exchange(
-            last, tokens, self.gumbel_mod, self.proj_mod, self.proj_res_mod, self.proj_fuse_lvl_mod
-        )
-        return self.proj_back(own + other)
+        exchanged = self._exchange("x", tokens, last) + self._exchange("mod", last, tokens)
+        return self.proj_back(exchanged)
 
-    @staticmethod
-    def _exchange(
-        kept: Tensor, offered: Tensor, score: nn.Linear, main: nn.Linear, rest: nn.Linear,
-        join: nn.Linear,
-    ) -> Tensor:  # fmt: skip
+    def _exchange(self, source: str, kept: Tensor, offered: Tensor) -> Tensor:
         """Best quarter of ``kept``, worst quarter from ``offered``, the sum of both between."""
+        score, main, rest, join = (
+            self.get_submodule(f"{part}_{source}")
+            for part in ("gumbel", "proj", "proj_res", "proj_fuse_lvl")
+        )
         weights = score(kept)[..., 0].softmax(1)
         best, worst = (hard_choice(weights, sign)[..., None] for sign in (1, -1))
         chosen = main(kept * best + offered * worst)

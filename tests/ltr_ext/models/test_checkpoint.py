@@ -6,7 +6,9 @@ import collections
 import os
 import sys
 import types
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,6 +58,12 @@ def official(tiny, tmp_path):
     sys.modules |= dict.fromkeys(names, module)
     settings = module.Settings()
     settings.batch_size = 32
+    module.Config = type("Config", (dict,), {"__module__": module.__name__})
+    settings.cfg = module.Config(lr=1e-4, inner=module.Config(a=[1, 2]))
+    settings.cfg.frozen = True
+    settings.folder = Path("/data")
+    settings.best = np.float64(0.5)
+    settings.history = collections.defaultdict(list, loss=[0.1])
     path = tmp_path / "OSTrack_ep0300.pth.tar"
     stats = collections.OrderedDict(train=[1.0, settings])
     torch.save({"epoch": 300, "net": tiny.state_dict(), "settings": settings, "s": stats}, path)
