@@ -11,9 +11,7 @@ from .kinds import KINDS
 
 def add_commands(subparsers) -> None:
     """Mounts ``srft data check`` and ``srft data events``."""
-    data = subparsers.add_parser(
-        "data", help="check and index data sets", description=__doc__
-    )
+    data = subparsers.add_parser("data", help="check and index data sets", description=__doc__)
     actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = actions.add_parser(
         "check", help="count, compare with the official numbers, find damaged or unpaired frames"

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltr_ext.dataset.synthetic import SceneOptions, Synthetic, visible_scene, write_depthtrack
+from ltr_ext.dataset.synthetic import (
+    SceneOptions,
+    Synthetic,
+    SyntheticStills,
+    visible_scene,
+    write_depthtrack,
+)
 from ltr_ext.dataset.synthetic.scene import MINIMUM_VISIBLE
 
 BUSY = SceneOptions(length=30, look_alike=1.0, distractors=(2, 4), occluders=(1, 2), dark=1.0)
@@ -73,7 +79,7 @@ def test_hidden_targets_are_absent():
 def test_depth_tells_a_look_alike_from_the_target():
     scene = visible_scene((5,), BUSY)
     own = float(scene.target.depth(10))
-    others = [float(o.depth(10)) for o in scene._objects[1:]]
+    others = [float(o.depth(10)) for o in scene.objects[1:]]
     assert min(abs(other / own - 1) for other in others) > 0.05
 
 
@@ -112,3 +118,18 @@ def test_written_sequences_are_complete_or_absent(tmp_path):
     before = (tmp_path / "a/groundtruth.txt").stat().st_mtime_ns
     write_depthtrack(tmp_path, scenes)  # keeps what is there
     assert (tmp_path / "a/groundtruth.txt").stat().st_mtime_ns == before
+
+
+def test_stills_take_every_object_for_a_target_in_turn():
+    stills = SyntheticStills(2, 3, BUSY, targets=3, moments=4)
+    assert len(stills) == 6
+    scene = visible_scene((3, 1), BUSY)
+    for target in range(3):
+        sequence = stills[3 + target]
+        assert len(sequence) == len(sequence.frames) == 4
+        assert sequence.visible.sum() >= 2
+        expected = scene.boxes_of(scene.objects[target], stills.times)
+        if np.isfinite(expected).all(1).sum() >= 2:
+            np.testing.assert_array_equal(sequence.boxes, expected)
+        np.testing.assert_array_equal(sequence.frames.rgb(3), scene.rgb(29))
+    assert stills[3].frames is stills[4].frames  # drawn once
