@@ -7,6 +7,7 @@ this module.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -17,13 +18,17 @@ from ltr_ext.admin.environment import DATASETS
 from ltr_ext.dataset.sequence import Sequence
 from pytracking_ext.evaluation.datasets import open_test_set
 from pytracking_ext.evaluation.running import first_visible
+from pytracking_ext.parameter import srft
 from srft_plugin.errors import UserError
 
 SEPARATOR = "_on_"
+HOST_PARAMETERS = "pytracking.parameter.srft"
 
 
 def register(module: ModuleType) -> None:
     """Adds the benchmarks to ``dataset_dict`` of ``pytracking.evaluation.datasets``.
+
+    Training configs become parameter names at the same time.
 
     Names that pytracking has itself keep its own reader. ``module`` is an argument because
     importing it by name would be circular while it is being imported.
@@ -31,6 +36,20 @@ def register(module: ModuleType) -> None:
     for name in DATASETS:
         info = module.DatasetInfo(module=__name__, class_name="TestSet", kwargs={"name": name})
         module.dataset_dict.setdefault(name, info)
+    _register_configs()
+
+
+def _register_configs() -> None:
+    """Makes every training config a parameter module of the host.
+
+    pytracking imports ``pytracking.parameter.srft.<param>``; Python takes what it finds in
+    ``sys.modules``. Data sets are registered first in every process of pytracking, its worker
+    processes included.
+    """
+    for config in set(srft.trained_names()) - set(srft.module_names()):
+        module = ModuleType(f"{HOST_PARAMETERS}.{config}", "The network that this config trained.")
+        module.parameters = functools.partial(srft.trained, config)
+        sys.modules[module.__name__] = module
 
 
 def experiment(name: str) -> Callable[[], tuple[list, list]]:

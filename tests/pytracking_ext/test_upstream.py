@@ -87,7 +87,8 @@ def test_frames_that_are_no_files_are_refused(host, white_square):
         upstream.host_sequence(white_square(), "x")
 
 
-def test_registration_keeps_the_hosts_own_readers():
+def test_registration_keeps_the_hosts_own_readers(monkeypatch):
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
     module = types.ModuleType("datasets")
     module.DatasetInfo = collections.namedtuple("DatasetInfo", "module class_name kwargs")
     module.dataset_dict = {"otb": "own"}
@@ -105,14 +106,16 @@ def test_experiments_by_name(host):
         upstream.experiment("depthtrack")
 
 
-def test_every_config_has_a_parameter_file():
-    from pytracking_ext.parameter import srft
-
-    without = set(srft.trained_names()) - set(srft.module_names())
-    assert not without, "write pytracking_ext/parameter/srft/<config>.py, like tiny_depth.py"
-    for config in srft.trained_names():
-        module = importlib.import_module(f"{srft.__name__}.{config}")
-        assert module.parameters.args == (config,)
+def test_every_training_config_is_a_parameter_name(monkeypatch):
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    module = types.ModuleType("datasets")
+    module.DatasetInfo = collections.namedtuple("DatasetInfo", "module class_name kwargs")
+    module.dataset_dict = {}
+    upstream.register(module)
+    for config in upstream.srft.trained_names():
+        found = importlib.import_module(f"pytracking.parameter.srft.{config}")
+        assert found.parameters.args == (config,)
+    assert "pytracking.parameter.srft.default_rgb" not in sys.modules  # has a file of its own
 
 
 def test_in_a_real_checkout(shared, tiny, tmp_path):
