@@ -7,8 +7,8 @@ import json
 import math
 import re
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -44,8 +44,16 @@ class _Ignored:
     def __setstate__(self, state: Any) -> None:
         pass
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
+
+class _IgnoredMapping:
+    """The same for objects that may be dictionaries, which torch fills only if they are its own."""
+
+    def __new__(cls, *args: Any) -> OrderedDict:
+        return OrderedDict()
+
+
+def _stand_in(name: str) -> tuple[type, str]:
+    return (_Ignored if name.startswith("numpy.") else _IgnoredMapping), name
 
 
 def save_network(network: TrackingNetwork, path: str | Path, **metadata: Any) -> None:
@@ -190,9 +198,11 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         zipped = zipfile.is_zipfile(path)
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
         _refuse_code(path, [name for name in names if not name.startswith(SETTINGS_MODULES)])
-        with torch.serialization.safe_globals([(_Ignored, name) for name in names]):
+        with torch.serialization.safe_globals([_stand_in(name) for name in names]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged pickle fails in whatever its bytes happen to say
         _refuse_code(path, re.findall(r"GLOBAL (\S+)", str(error)))
         raise UserError(
             f"{path} is not a file of torch.save, or not a complete one; get it anew"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import sys
+import tempfile
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ltr_ext.models.checkpoint import (
     guess_network,
@@ -56,17 +60,17 @@ def official(tiny, tmp_path):
     module.Settings = type("Settings", (), {"__module__": module.__name__})
     names = ("lib", "lib.train", "lib.train.admin", module.__name__)
     sys.modules |= dict.fromkeys(names, module)
-    settings = module.Settings()
-    settings.batch_size = 32
+    options = module.Settings()
+    options.batch_size = 32
     module.Config = type("Config", (dict,), {"__module__": module.__name__})
-    settings.cfg = module.Config(lr=1e-4, inner=module.Config(a=[1, 2]))
-    settings.cfg.frozen = True
-    settings.folder = Path("/data")
-    settings.best = np.float64(0.5)
-    settings.history = collections.defaultdict(list, loss=[0.1])
+    options.cfg = module.Config(lr=1e-4, inner=module.Config(a=[1, 2]))
+    options.cfg.frozen = True
+    options.folder = Path("/data")
+    options.best = np.float64(0.5)
+    options.history = collections.defaultdict(list, loss=[0.1])
     path = tmp_path / "OSTrack_ep0300.pth.tar"
-    stats = collections.OrderedDict(train=[1.0, settings])
-    torch.save({"epoch": 300, "net": tiny.state_dict(), "settings": settings, "s": stats}, path)
+    stats = collections.OrderedDict(train=[1.0, options])
+    torch.save({"epoch": 300, "net": tiny.state_dict(), "settings": options, "s": stats}, path)
     for name in names:
         del sys.modules[name]
     return path
@@ -169,6 +173,23 @@ def test_damaged_files_are_named(tmp_path, name, content, message):
     with pytest.raises(UserError, match=message) as error:
         read_checkpoint(path)
     assert name in str(error.value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4))
+@pytest.mark.parametrize("legacy", [False, True])
+def test_corrupted_file_is_read_or_refused_in_plain_words(legacy, changes):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.pth"
+        content = {"net": {"weight": torch.ones(3)}, "epoch": 5}
+        torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+        damaged = bytearray(path.read_bytes())
+        for place, value in changes:
+            damaged[round(place * (len(damaged) - 1))] = value
+        path.write_bytes(damaged)
+        with contextlib.suppress(UserError):
+            state, _ = read_checkpoint(path)
+            assert all(isinstance(value, torch.Tensor) for value in state.values())
 
 
 def test_truncated_file_is_named(tiny, tmp_path):
