@@ -82,11 +82,13 @@ def evaluate(
             finished = run_in_process(workspace, tasks, batch, threads=max(2, jobs))
         else:
             finished = run_tasks(workspace, tasks, jobs, gpus)
-        for outcome in finished:
-            outcomes.append(outcome)
-            if progress is not None:
-                progress(outcome)
-        forget_analyses(workspace)
+        try:
+            for outcome in finished:
+                outcomes.append(outcome)
+                if progress is not None:
+                    progress(outcome)
+        finally:
+            forget_analyses(workspace)
     raise_failures(workspace, outcomes)
     return outcomes
 

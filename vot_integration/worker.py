@@ -56,57 +56,75 @@ def run_tasks(
 ) -> Iterator[Outcome]:
     """Runs all tasks and yields what became of each as soon as it is known.
 
-    With several jobs, each is a process that is handed the next task when it has finished one. A
-    job that dies takes its task with it, not the evaluation.
+    With several jobs, each is a process that is handed the next task when it has finished one. For
+    a job that dies a new one is started; its task has failed.
     """
-    if jobs <= 1 and not gpus:
+    jobs = max(1, jobs)
+    if jobs == 1 and not gpus:
         with Worker(workspace) as worker:
             yield from map(worker.run, tasks)
         return
-    context = multiprocessing.get_context("spawn")  # the tracker may use threads and CUDA
+    environments = [_environment(index, jobs, gpus) for index in range(min(jobs, len(tasks)))]
     waiting, busy = list(reversed(tasks)), {}
+    idle = [_Job(workspace, environment) for environment in environments]
     try:
-        for index in range(min(jobs, len(tasks))):
-            ours, theirs = context.Pipe()
-            environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
-            environment |= {k: os.environ[k] for k in environment if k in os.environ}
-            if gpus:
-                environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
-            process = context.Process(target=_job, args=(theirs, workspace, environment))
-            process.start()
-            theirs.close()
-            busy[ours] = (process, waiting.pop())
-            ours.send(busy[ours][1])
-        while busy:
-            for connection in wait(list(busy)):
-                process, task = busy.pop(connection)
-                try:
-                    yield connection.recv()
-                except EOFError:
-                    process.join()
-                    yield Outcome(
-                        task.tracker,
-                        task.sequence,
-                        frames=0,
-                        seconds=0.0,
-                        error=f"the evaluation process died (exit code {process.exitcode})",
-                    )
-                    continue
+        while idle or busy:
+            while idle:
+                job = idle.pop()
                 if waiting:
-                    busy[connection] = (process, waiting.pop())
-                connection.send(busy[connection][1] if connection in busy else None)
+                    busy[job.connection] = (job, waiting.pop())
+                    job.connection.send(busy[job.connection][1])
+                else:
+                    job.stop()
+            for connection in wait(list(busy)) if busy else ():
+                job, task = busy.pop(connection)
+                try:
+                    outcome = connection.recv()
+                except EOFError:
+                    error = f"the evaluation process died (exit code {job.stop()})"
+                    outcome = Outcome(task.tracker, task.sequence, 0, 0.0, error=error)
+                    job = _Job(workspace, job.environment)
+                idle.append(job)
+                yield outcome
     finally:
-        for connection, (process, _) in busy.items():
-            connection.close()
-            process.join()
+        for job in [*idle, *(job for job, _ in busy.values())]:
+            job.stop()
+
+
+def _environment(index: int, jobs: int, gpus: Sequence[str]) -> dict[str, str]:
+    """Variables of job ``index``: its share of the cores, unless the user has said, and its GPU."""
+    variables = {}
+    if "OMP_NUM_THREADS" not in os.environ:
+        variables["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    if gpus:
+        variables["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
+    return variables
+
+
+class _Job:
+    """A process that runs the tasks sent through ``connection`` and sends their outcomes back."""
+
+    def __init__(self, workspace: Workspace, environment: dict[str, str]) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks
+        self.environment = environment
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_job, args=(theirs, workspace, environment))
+        self._process.start()
+        theirs.close()
+
+    def stop(self) -> int | None:
+        """Lets the process end after its present task; its exit code."""
+        self.connection.close()
+        self._process.join()
+        return self._process.exitcode
 
 
 def _job(connection: Connection, workspace: Workspace, environment: dict[str, str]) -> None:
-    """Body of a job process: runs what it is sent, until None or the end of the parent."""
+    """Body of a job process: runs what it is sent until the other end is closed."""
     os.environ.update(environment)
-    with Worker(workspace) as worker, contextlib.suppress(EOFError):
-        while (task := connection.recv()) is not None:
-            connection.send(worker.run(task))
+    with Worker(workspace) as worker, contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            connection.send(worker.run(connection.recv()))
 
 
 class Worker:

@@ -179,8 +179,11 @@ def test_jobs_and_shards_give_the_same_files(make_workspace, benchmark):
 
 def test_a_job_that_dies_is_a_failure(make_workspace):
     workspace = make_workspace("kills_its_parent")
-    with pytest.raises(UserError, match=r"b: the evaluation process died \(exit code -9\)"):
-        evaluate(workspace, jobs=2)
+    with pytest.raises(
+        UserError, match=r"b: the evaluation process died \(exit code -9\)"
+    ) as failure:
+        evaluate(workspace, gpus=["0"])  # one job; `b` is its first sequence
+    assert "1 of 3 sequences failed" in str(failure.value)
 
 
 def test_results_of_another_checkpoint_are_not_mixed(make_workspace, tmp_path):
