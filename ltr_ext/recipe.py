@@ -11,6 +11,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from srft_plugin.errors import UserError
+from srft_plugin.tuning.regularizer import regularizer_names
 from srft_plugin.tuning.trainable import TRAINABLE_SETS
 
 
@@ -26,7 +27,8 @@ class Recipe:
         base: RGB checkpoint to start from: a file, the name of one in ``pretrained_dir``,
             ``default`` for the bundled tracker, or None to train from scratch.
         source: RGB sets that stand for the pre-training domain D_0 of the prior sensitivity.
-        regularizer: ``none`` (full fine-tuning), ``srft``, ``srft:prior`` or ``srft:transfer``.
+        regularizer: ``none`` (full fine-tuning), ``srft``, ``srft:prior``, ``srft:transfer``,
+            ``l2sp``, ``ewc``, or one that another package adds.
         trainable: which parameters train: ``srft_plugin.tuning.trainable.TRAINABLE_SETS``.
         epochs, samples_per_epoch, batch_size: the budget; the batch is the total over processes.
         lr, weight_decay, grad_clip: AdamW and the bound on the gradient norm.
@@ -78,6 +80,8 @@ class Recipe:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise unknown(f"value of {name}", getattr(self, name), allowed)
+        if self.regularizer not in regularizer_names():
+            raise unknown("regularizer", self.regularizer, regularizer_names())
 
     @property
     def steps_per_epoch(self) -> int:

@@ -39,6 +39,7 @@ from srft_plugin.tuning.trainable import select_trainable, trainable_table
 
 DEFAULT_BASE = Path(__file__).parent / "models" / "weights" / "ostrack_tiny.safetensors"
 PRIOR = "prior.safetensors"
+NEED_PRIOR = ("srft", "srft:prior", "ewc")
 PRIOR_BATCH = 16  # samples per backward pass of the prior estimate
 
 
@@ -63,15 +64,16 @@ def train(recipe: Recipe, folder: Path, device: str | torch.device = "cpu") -> P
     network = trainable_network(recipe, base)
     data = training_pairs(recipe, recipe.datasets, network, recipe.samples_per_epoch, recipe.seed)
     prior = None
-    if recipe.regularizer in ("srft", "srft:prior"):
+    if recipe.regularizer in NEED_PRIOR:
         if processes.is_first and not (folder / PRIOR).exists():
             atomic_write(folder / PRIOR, source_prior(recipe, base, device).save)
         processes.wait()
         sources = network.prior_sources()  # what is new has none
         mapping = {name: sources.get(name) for name in operation_groups(network)}
         prior = Prior.load(folder / PRIOR).renamed(mapping)
+    options = {"kappa": recipe.kappa} if recipe.regularizer.startswith("srft") else {}
     regularizer = make_regularizer(
-        recipe.regularizer, network, prior, recipe.total_steps, kappa=recipe.kappa
+        recipe.regularizer, network, prior, recipe.total_steps, **options
     )
 
     def batches(step: int):

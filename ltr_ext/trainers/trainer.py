@@ -63,7 +63,9 @@ class Trainer:
         self.actor = TrackingActor(parallel)
         self.regularizer = regularizer
         parameters = [p for p in network.parameters() if p.requires_grad]
-        adamw = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        adamw = torch.optim.AdamW(
+            parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        )
         self.parameters = parameters
         self.optimizer = regularizer.wrap_optimizer(adamw)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, recipe.rate)

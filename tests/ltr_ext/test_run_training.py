@@ -117,6 +117,12 @@ def test_head_and_positions_stay_and_the_rest_moves(base, tmp_path):
     assert {"backbone.blocks_aux.0.attn.qkv.weight", "backbone.fusion.3.mlp.fc2.bias"} <= moved
 
 
+@pytest.mark.parametrize("regularizer", ["srft:transfer", "l2sp", "ewc"])
+def test_other_regularizers_train(base, tmp_path, regularizer):
+    recipe = TUNE.override([f"base={base}", f"regularizer={regularizer}", "epochs=1"])
+    assert run_training.train(recipe, tmp_path).is_file()
+
+
 def test_srft_moves_the_weights_less_than_full_fine_tuning(base, tmp_path):
     from ltr_ext.models.two_branch import two_branch_from
 
@@ -156,6 +162,7 @@ def test_checkpoint_of_another_network_is_refused(base, tmp_path):
     [
         (["tiny_dept"], "did you mean 'tiny_depth'"),
         (["tiny_depth", "epohs=3"], "did you mean 'epochs'"),
+        (["tiny_depth", "regularizer=srtf"], "did you mean 'srft'"),
         (["tiny_depth", "base=/nowhere.pth"], "srft env set pretrained_dir"),
         (["tiny_depth", "datasets=depthtrack:/nowhere"], "/nowhere"),
     ],
