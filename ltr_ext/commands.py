@@ -67,8 +67,9 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> 
 
 def run_training(arguments: argparse.Namespace) -> int:
     """Trains what the command line asks for and prints where the network is."""
+    from ltr_ext.admin.environment import default_device
     from ltr_ext.recipe import load_recipe
-    from ltr_ext.run_training import default_device, run_dir, train
+    from ltr_ext.run_training import run_dir, train
 
     recipe = load_recipe(arguments.config).override(arguments.overrides)
     folder = run_dir(arguments.name or arguments.config, arguments.workspace)

@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from ltr_ext.actors.tracking import sample_loss, to_device
-from ltr_ext.admin.environment import environment
+from ltr_ext.admin.environment import default_device, environment
 from ltr_ext.commands import add_training_arguments, parse_arguments, run_training
 from ltr_ext.data.loader import make_loader
 from ltr_ext.data.sampler import PairDataset
@@ -116,11 +116,6 @@ def base_file(base: str) -> Path:
         f"base checkpoint {base}: no such file, nor in {pretrained}; give base=PATH, or put it "
         "there (`srft env set pretrained_dir PATH` names another folder)"
     )
-
-
-def default_device() -> str:
-    """The GPU where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def seed_everything(seed: int) -> None:

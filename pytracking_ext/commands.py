@@ -10,15 +10,13 @@ from typing import Any
 
 def add_commands(subparsers) -> None:
     """Mounts the sub-commands on the `srft` parser."""
-    from pytracking_ext.run_video import add_options
-
     track = subparsers.add_parser(
         "track", help="track a target through a video", description=_track.__doc__
     )
     track.add_argument("--rgb", required=True, help="video, image folder or camera number")
     track.add_argument("--init", required=True, metavar="x,y,w,h", help="target in frame 0")
     track.add_argument("--param", default="default_rgb", help="parameter set or trained config")
-    add_options(track)
+    add_video_options(track)
     track.set_defaults(run=_track)
 
     score = subparsers.add_parser(
@@ -37,6 +35,15 @@ def add_commands(subparsers) -> None:
     _add_benchmark(report)
     report.add_argument("--out", type=Path, required=True, help="folder for report.html")
     report.set_defaults(run=_report)
+
+
+def add_video_options(parser: argparse.ArgumentParser) -> None:
+    """Options that `run_video` and `srft track` share."""
+    parser.add_argument("--aux", help="auxiliary video, image folder or camera number")
+    parser.add_argument("--save", type=Path, help="annotated video to write, such as out.mp4")
+    parser.add_argument("--boxes", type=Path, help="text file for boxes; confidences go beside it")
+    parser.add_argument("--checkpoint", type=Path, help="weights other than the parameter set's")
+    parser.add_argument("--device", help="torch device; a GPU where there is one")
 
 
 def _add_benchmark(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ltr_ext.admin.environment import environment
+from ltr_ext.admin.environment import default_device, environment
 from ltr_ext.dataset.sequence import Sequence
 from pytracking_ext.analysis.conventions import convention
 from pytracking_ext.analysis.tables import render
@@ -24,7 +24,7 @@ from pytracking_ext.evaluation.datasets import Shard, open_test_set, part, read_
 from pytracking_ext.evaluation.results import box_file, open_results
 from pytracking_ext.evaluation.running import track_dataset
 from pytracking_ext.evaluation.scores import score_folder, sequence_table, total_table
-from pytracking_ext.parameter.srft import TrackerParameters, default_device, load
+from pytracking_ext.parameter.srft import TrackerParameters, load
 from srft_plugin.errors import report_errors
 
 

@@ -16,9 +16,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ltr_ext.admin.environment import default_device
+from pytracking_ext.commands import add_video_options
 from pytracking_ext.evaluation.results import TrackResult, write_result
 from pytracking_ext.evaluation.streams import Stream, open_stream
-from pytracking_ext.parameter.srft import default_device, load
+from pytracking_ext.parameter.srft import load
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import UserError, report_errors
 
@@ -53,7 +55,9 @@ def follow(
     boxes, confidences, writer = [], [], None
     pairs = zip(rgb, chain(aux or (), iter(lambda: None, 0)), strict=False)
     try:
-        for image, other in tqdm(pairs, total=rgb.length, unit="frame", disable=not progress):
+        for image, other in tqdm(
+            pairs, total=rgb.length, unit="frame", disable=None if progress else True
+        ):
             info = {"aux": other}
             if boxes:
                 answer = tracker.track(image, info)
@@ -116,15 +120,6 @@ def parse_box(text: str) -> tuple[float, ...]:
     return box
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options that `run_video` and `srft track` share."""
-    parser.add_argument("--aux", help="auxiliary video, image folder or camera number")
-    parser.add_argument("--save", type=Path, help="annotated video to write, such as out.mp4")
-    parser.add_argument("--boxes", type=Path, help="text file for boxes; confidences go beside it")
-    parser.add_argument("--checkpoint", type=Path, help="weights other than the parameter set's")
-    parser.add_argument("--device", help="torch device; a GPU where there is one")
-
-
 def track_video(
     param: str, source: str, box: Sequence[float], arguments: argparse.Namespace
 ) -> int:
@@ -165,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("tracker_param", help="parameter set: default_rgb, or a trained config")
     parser.add_argument("videofile", help="video, image folder or camera number")
     parser.add_argument("--optional_box", type=float, nargs=4, metavar=("x", "y", "w", "h"))
-    add_options(parser)
+    add_video_options(parser)
     return report_errors(run, parser.parse_args(argv))
 
 

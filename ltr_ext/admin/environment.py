@@ -8,6 +8,7 @@ user's pytracking checkout (``ltr/admin/local.py``, when SRFT runs inside one), 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -20,7 +21,6 @@ DATASETS = (
     "vot_rgbd2022",
     "lasher",
     "rgbt234",
-    "gtot",
     "visevent",
     "coesot",
     "fe108",
@@ -133,3 +133,18 @@ class Environment:
 def environment() -> Environment:
     """The paths of this user."""
     return Environment()
+
+
+def default_device() -> str:
+    """The GPU of this process, else the CPU.
+
+    torchrun numbers the processes of a machine; the workers of pytracking's ``--threads`` are
+    numbered by their pool.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    worker = multiprocessing.current_process()._identity
+    index = int(os.environ.get("LOCAL_RANK", worker[0] - 1 if worker else 0))
+    return f"cuda:{index % torch.cuda.device_count()}"

@@ -169,7 +169,12 @@ def track_many(
     """
     waiting = sorted(sequences, key=len)
     lanes: list[Lane] = []
-    frames = tqdm(total=sum(map(len, waiting)), desc="tracking", unit="frame", disable=not progress)
+    frames = tqdm(
+        total=sum(map(len, waiting)),
+        desc="tracking",
+        unit="frame",
+        disable=None if progress else True,
+    )
     # Cutting has threads of its own: behind the images of later rounds it would have to wait for
     # them, and the network with it.
     with frames, ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as cutters:

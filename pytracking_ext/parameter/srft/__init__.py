@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ltr_ext.admin.environment import default_device
 from ltr_ext.models.checkpoint import load_network
 from ltr_ext.models.sutrack import SUTrack
 from ltr_ext.models.swintrack import SwinTrack
@@ -106,19 +107,6 @@ def from_checkpoint(
 def trained(config: str, device: str | None = None) -> TrackerParameters:
     """The network that the last training of ``config`` left in the workspace."""
     return from_checkpoint(trained_network(config), device or default_device())
-
-
-def default_device() -> str:
-    """The GPU of this process, else the CPU.
-
-    torchrun numbers the processes of a machine; the workers of pytracking's ``--threads`` are
-    numbered by their pool.
-    """
-    if not torch.cuda.is_available():
-        return "cpu"
-    worker = multiprocessing.current_process()._identity
-    index = int(os.environ.get("LOCAL_RANK", worker[0] - 1 if worker else 0))
-    return f"cuda:{index % torch.cuda.device_count()}"
 
 
 def module_names() -> list[str]:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import ltr_ext.models
-from pytracking_ext.parameter.srft import TrackerParameters, default_device, from_checkpoint
+from ltr_ext.admin.environment import default_device
+from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint
 
 WEIGHTS = Path(ltr_ext.models.__file__).parent / "weights" / "ostrack_tiny.safetensors"
 
