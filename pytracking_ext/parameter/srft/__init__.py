@@ -9,14 +9,11 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-import multiprocessing
-import os
 import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ltr_ext.admin.environment import default_device
