@@ -1,4 +1,4 @@
-"""Sub-commands of `srft` about training: train, env."""
+"""Sub-commands of `srft` about training and checkpoints: train, convert, inspect, env."""
 
 from __future__ import annotations
 
@@ -14,6 +14,24 @@ def add_commands(subparsers) -> None:
     add_training_arguments(train)
     train.set_defaults(run=run_training)
 
+    convert = subparsers.add_parser(
+        "convert",
+        help="rewrite a checkpoint as safetensors, or extend it",
+        description=_convert.__doc__,
+    )
+    convert.add_argument("source", type=Path, help="an official checkpoint or one of ours")
+    convert.add_argument("target", type=Path, help="the .safetensors file to write")
+    convert.add_argument("--to", help="two_branch, or the network to start from these weights")
+    convert.add_argument("--modality", choices=("depth", "thermal", "event"))
+    convert.add_argument("--network", help="what the file holds, where its tensors fit several")
+    convert.set_defaults(run=_convert)
+
+    inspect = subparsers.add_parser(
+        "inspect", help="what a checkpoint holds", description=_inspect.__doc__
+    )
+    inspect.add_argument("file", type=Path)
+    inspect.set_defaults(run=_inspect)
+
     env = subparsers.add_parser(
         "env", help="show or set the paths of data sets and results", description=_env.__doc__
     )
@@ -21,6 +39,25 @@ def add_commands(subparsers) -> None:
     env.add_argument("key", nargs="?", help="for example depthtrack_dir or workspace_dir")
     env.add_argument("path", nargs="?")
     env.set_defaults(run=_env)
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    """Rewrite a checkpoint as safetensors, on request as a network that extends it."""
+    from ltr_ext.models.convert import convert
+
+    network = convert(
+        arguments.source, arguments.target, arguments.to, arguments.modality, arguments.network
+    )
+    print(f"{network.spec.name}: {arguments.target}")
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    """Show which network a checkpoint holds, its sizes, metadata and parts; nothing is executed."""
+    from ltr_ext.models.convert import inspect
+
+    print(inspect(arguments.file))
+    return 0
 
 
 def _env(arguments: argparse.Namespace) -> int:

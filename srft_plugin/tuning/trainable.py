@@ -55,8 +55,10 @@ def select_trainable(network: nn.Module | Tunable, which: str) -> None:
 def trainable_table(network: nn.Module) -> str:
     """What trains, by part of the network: one line each with trained and total parameters."""
     counts: dict[str, list[int]] = {}
+    trains = {name.split(".")[0] for name, p in network.named_parameters() if p.requires_grad}
     for name, parameter in network.named_parameters():
-        part = ".".join(name.split(".")[:2])
+        module = name.split(".")[0]
+        part = ".".join(name.split(".")[:2]) if module in trains else module
         trained, total = counts.setdefault(part, [0, 0])
         size = parameter.numel()
         counts[part] = [trained + size * parameter.requires_grad, total + size]

@@ -58,4 +58,5 @@ def test_table_counts():
     select_trainable(network, "peft")
     lines = [line.split() for line in trainable_table(network).splitlines()]
     assert ["prompt.weight", "3", "of", "3"] in lines
+    assert ["box_head", "0", "of", "16"] in lines  # nothing of it trains: one line
     assert lines[-1] == ["total", "4", "of", "34"]

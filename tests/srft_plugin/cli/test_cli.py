@@ -98,3 +98,14 @@ def test_table_shows_forgetting_against_the_rgb_tracker():
     header, *lines = rows(scores)
     change = header.index("change")
     assert [line[change] for line in lines] == ["+0.000", "-0.100", "-0.200", "-0.300"]
+
+
+def test_convert_and_inspect(tmp_path, capsys):
+    from ltr_ext.run_training import DEFAULT_BASE
+
+    target = str(tmp_path / "two.safetensors")
+    assert main(["convert", str(DEFAULT_BASE), target, "--to", "two_branch"]) == 0
+    assert main(["inspect", target]) == 0
+    assert "two_branch_tiny" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path / "none.pth")]) == 2
+    assert "none.pth" in capsys.readouterr().err
