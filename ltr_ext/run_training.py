@@ -34,6 +34,7 @@ from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import UserError, report_errors
 from srft_plugin.groups import operation_groups
 from srft_plugin.prior import Prior, estimate_prior
+from srft_plugin.prior.estimate import weights_sha256
 from srft_plugin.tuning.regularizer import make_regularizer
 from srft_plugin.tuning.trainable import select_trainable, trainable_table
 
@@ -65,7 +66,7 @@ def train(recipe: Recipe, folder: Path, device: str | torch.device = "cpu") -> P
     data = training_pairs(recipe, recipe.datasets, network, recipe.samples_per_epoch, recipe.seed)
     prior = None
     if recipe.regularizer in NEED_PRIOR:
-        if processes.is_first and not (folder / PRIOR).exists():
+        if processes.is_first and not _has_prior(folder / PRIOR, recipe, base):
             atomic_write(folder / PRIOR, source_prior(recipe, base, device).save)
         processes.wait()
         sources = network.prior_sources()  # what is new has none
@@ -147,6 +148,17 @@ def training_pairs(
         recipe.max_gap,
         recipe.centre_jitter,
         recipe.scale_jitter,
+    )
+
+
+def _has_prior(file: Path, recipe: Recipe, base: TrackingNetwork) -> bool:
+    """Whether ``file`` holds the prior of these weights, from an earlier start of the run."""
+    if not file.exists():
+        return False
+    found = Prior.load(file).metadata
+    return (found.get("weights_sha256"), found.get("top_k")) == (
+        weights_sha256(base),
+        str(recipe.top_k),
     )
 
 

@@ -59,7 +59,7 @@ def _installation() -> Iterator[str]:
 
     toolkit = installed("vot-toolkit")
     if not toolkit:
-        yield 'vot-toolkit is not installed: pip install "srft[vot]"'
+        yield 'vot-toolkit is not installed: pip install -e ".[vot]"'
     elif toolkit < (0, 7, 3):
         yield (
             f"vot-toolkit {version('vot-toolkit')} does not run with today's dependencies: "

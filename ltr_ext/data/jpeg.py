@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 try:
-    import simplejpeg  # bundles libjpeg-turbo, the decoder that OpenCV uses; pip install srft[fast]
+    import simplejpeg  # extra [fast]; bundles libjpeg-turbo, the decoder that OpenCV uses
 except ImportError:
     simplejpeg = None
 

@@ -2,7 +2,7 @@
 
 aedat4 is read by ``aedat``, a small Rust decoder without further dependencies (``dv-processing``
 does the same with a C++ library many times its size), HDF5 by ``h5py``. Both are optional:
-``pip install srft[events]``.
+``pip install -e ".[events]"``.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ def _library(name: str, path: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UserError(f"{path}: reading it needs {name}; pip install srft[events]") from error
+        remedy = 'install the extra: pip install -e ".[events]"'
+        raise UserError(f"{path}: reading it needs {name}; {remedy}") from error
 
 
 def render_sequence(entry: Entry, form: str = "colour_polarity") -> int:

@@ -82,6 +82,7 @@ class Trainer:
         first = self.processes.is_first
         if first:
             self._write_recipe()
+            self._trim_log()
         batches = iter(self.loader(self.step)) if self.epoch < self.recipe.epochs else iter(())
         with (
             SummaryWriter(self.folder / "tensorboard", purge_step=self.step)
@@ -186,6 +187,15 @@ class Trainer:
         self.regularizer.load_state_dict(state["regularizer"])
         torch.set_rng_state(state["rng"])
         self.epoch = state["epoch"]
+
+    def _trim_log(self) -> None:
+        """Takes back what an interrupted epoch logged: it is run, and logged, again."""
+        log = self.folder / "log.jsonl"
+        if log.exists():
+            lines = log.read_text("utf-8").splitlines(keepends=True)
+            whole = (line for line in lines if line.endswith("\n"))
+            kept = [line for line in whole if json.loads(line)["step"] <= self.step]
+            atomic_write(log, lambda partial: partial.write_text("".join(kept), "utf-8"))
 
     def _write_recipe(self) -> None:
         text = json.dumps(dataclasses.asdict(self.recipe), indent=2) + "\n"

@@ -17,6 +17,7 @@ from ltr_ext.recipe import Recipe
 from ltr_ext.trainers.processes import Processes
 from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import UserError
+from srft_plugin.prior import Prior
 
 SCRATCH = Recipe(
     "ostrack_tiny", ("synthetic_rgb",), base=None, regularizer="none", trainable="all",
@@ -68,6 +69,9 @@ def test_interrupted_run_ends_in_the_same_weights(base, tmp_path, regularizer, m
     monkeypatch.undo()
     resumed = weights(run_training.train(recipe, tmp_path / "broken"))
     assert_same(whole, resumed)
+    log = (tmp_path / "broken/log.jsonl").read_text()
+    steps = [json.loads(line)["step"] for line in log.splitlines()]
+    assert steps == [2, 4, 6]  # the interrupted epoch is logged once
 
 
 def test_killed_process_resumes_to_the_same_loss(tmp_path):
@@ -115,6 +119,20 @@ def test_head_and_positions_stay_and_the_rest_moves(base, tmp_path):
     frozen = {name for name in tuned if name.startswith("box_head") or "pos_embed" in name}
     assert not moved & frozen
     assert {"backbone.blocks_aux.0.attn.qkv.weight", "backbone.fusion.3.mlp.fc2.bias"} <= moved
+
+
+def test_prior_of_other_weights_is_not_reused(base, tmp_path):
+    recipe = TUNE.override([f"base={base}", "epochs=1"])
+    run_training.train(recipe, tmp_path / "first")
+    other = tmp_path / "other.safetensors"
+    torch.manual_seed(2)
+    save_network(build_network("ostrack_tiny"), other)
+    (tmp_path / "second").mkdir()
+    prior = "prior.safetensors"
+    (tmp_path / "second" / prior).write_bytes((tmp_path / "first" / prior).read_bytes())
+    run_training.train(recipe.override([f"base={other}"]), tmp_path / "second")
+    first, second = (Prior.load(tmp_path / run / prior).metadata for run in ("first", "second"))
+    assert first["weights_sha256"] != second["weights_sha256"]
 
 
 @pytest.mark.parametrize("regularizer", ["srft:transfer", "l2sp", "ewc"])

@@ -28,7 +28,7 @@ def assert_tiny(events):
 
 @pytest.mark.parametrize(("name", "times"), [("tiny", [2000, 4000]), ("tiny_zstd", [])])
 def test_aedat4_with_both_compressions(name, times):
-    pytest.importorskip("aedat", reason="pip install srft[events]")
+    pytest.importorskip("aedat", reason="needs the extra [events]")
     stream = read_stream(TINY.with_stem(name))
     assert_tiny(stream.events)
     assert stream.shape == (4, 6)
@@ -37,7 +37,7 @@ def test_aedat4_with_both_compressions(name, times):
 
 @pytest.mark.parametrize("content", [b"", b"xxxx", TINY.read_bytes()[:300]])
 def test_a_damaged_aedat4_is_an_error(tmp_path, content):
-    pytest.importorskip("aedat", reason="pip install srft[events]")
+    pytest.importorskip("aedat", reason="needs the extra [events]")
     (tmp_path / "a.aedat4").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.aedat4"):
         read_stream(tmp_path / "a.aedat4")
@@ -46,7 +46,7 @@ def test_a_damaged_aedat4_is_an_error(tmp_path, content):
 @pytest.mark.parametrize("group", ["", "events/"])
 @pytest.mark.parametrize("off", [0, -1])
 def test_hdf5(tmp_path, group, off):
-    h5py = pytest.importorskip("h5py", reason="pip install srft[events]")
+    h5py = pytest.importorskip("h5py", reason="needs the extra [events]")
     with h5py.File(tmp_path / "a.h5", "w") as file:
         columns = (np.array(T) - 500, X, Y, np.where(ON, 1, off))
         for name, column in zip("txyp", columns, strict=True):

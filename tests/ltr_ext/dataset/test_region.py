@@ -25,7 +25,7 @@ def decoder(request, monkeypatch):
     if request.param == "without":
         monkeypatch.setattr(jpeg, "simplejpeg", None)
     elif jpeg.simplejpeg is None:
-        pytest.skip("pip install srft[fast]")
+        pytest.skip("needs the extra [fast]")
 
 
 @pytest.fixture(params=["depth", "thermal", "thermal_colour", "event", None])
