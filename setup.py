@@ -22,7 +22,7 @@ INSTALL = [
 VOT = ["vot-toolkit==0.7.4", "vot-trax>=4.0.2,<5", "attributee==0.1.9"]
 EVENTS = ["aedat>=2.2", "h5py>=3.8"]  # event streams: aedat4 (lz4, zstd), HDF5
 FAST = ["simplejpeg>=1.7"]  # decodes a JPEG only as far down as the crop reaches
-TEST = ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "ruff>=0.6", *VOT, *EVENTS, *FAST]
+TEST = ["pytest>=8", "hypothesis>=6", "ruff>=0.6", *VOT, *EVENTS, *FAST]
 
 setup(
     name="srft",

@@ -94,7 +94,8 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(event_stream.importlib, "import_module", missing)
-    with pytest.raises(UserError, match=r"needs aedat; pip install srft\[events\]"):
+    remedy = r"needs aedat; install the extra: pip install -e \"\.\[events\]\""
+    with pytest.raises(UserError, match=remedy):
         read_stream(TINY)
 
 
