@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import pkgutil
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 from srft_plugin.tuning.regularizer import regularizer_names
 from srft_plugin.tuning.trainable import TRAINABLE_SETS
 
@@ -174,13 +173,6 @@ CHOICES = {
     "precision": ("fp32", "bf16"),
     "trainable": tuple(TRAINABLE_SETS),
 }
-
-
-def unknown(what: str, found: Any, known) -> UserError:
-    """The error for a word that is not in a list, with the nearest one that is."""
-    near = difflib.get_close_matches(str(found), list(known), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return UserError(f"unknown {what} {found!r}{hint} Known: {', '.join(sorted(known))}")
 
 
 def _parse(key: str, text: str, hint: Any) -> Any:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ltr_ext.actors.tracking import sample_loss, to_device
 from ltr_ext.admin.environment import default_device, environment
+from ltr_ext.admin.files import atomic_write
 from ltr_ext.commands import add_training_arguments, parse_arguments, run_training
 from ltr_ext.data.loader import make_loader
 from ltr_ext.data.sampler import PairDataset
@@ -28,11 +29,9 @@ from ltr_ext.models.checkpoint import load_network, save_network
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import Recipe
-from ltr_ext.trainers.checkpoints import atomic_write
 from ltr_ext.trainers.processes import join_processes
 from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import UserError, report_errors
-from srft_plugin.groups import operation_groups
 from srft_plugin.prior import Prior, estimate_prior
 from srft_plugin.prior.estimate import weights_sha256
 from srft_plugin.tuning.regularizer import make_regularizer
@@ -69,9 +68,7 @@ def train(recipe: Recipe, folder: Path, device: str | torch.device = "cpu") -> P
         if processes.is_first and not _has_prior(folder / PRIOR, recipe, base):
             atomic_write(folder / PRIOR, source_prior(recipe, base, device).save)
         processes.wait()
-        sources = network.prior_sources()  # what is new has none
-        mapping = {name: sources.get(name) for name in operation_groups(network)}
-        prior = Prior.load(folder / PRIOR).renamed(mapping)
+        prior = Prior.load(folder / PRIOR).renamed(network.prior_sources())
     options = {"kappa": recipe.kappa} if recipe.regularizer.startswith("srft") else {}
     regularizer = make_regularizer(
         recipe.regularizer, network, prior, recipe.total_steps, **options

@@ -1,6 +1,8 @@
 """The one exception that means "the user can put this right", and how commands end with it."""
 
+import difflib
 import sys
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -9,6 +11,14 @@ class UserError(Exception):
     The message says what was found and where, what was expected, and what to do. Commands print it
     as one line without a traceback and exit with status 2.
     """
+
+
+def unknown(what: str, found: object, known: Iterable[str]) -> UserError:
+    """The error for a word that is not in a list, with the nearest one that is."""
+    known = list(known)
+    near = difflib.get_close_matches(str(found), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return UserError(f"unknown {what} {found!r}{hint} Known: {', '.join(known)}")
 
 
 def report_errors(command, *arguments) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pytracking_ext.evaluation.results import file_sha256, write_atomically
+from ltr_ext.admin.files import file_sha256, write_text
 from srft_plugin.errors import UserError
 
 from .workspace import Workspace, results_folder, tracker_settings
@@ -87,7 +87,7 @@ def claim_results(
     if problem:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(record, json.dumps(identity, indent=2, sort_keys=True) + "\n")
+    write_text(record, json.dumps(identity, indent=2, sort_keys=True) + "\n")
 
 
 def tracker_identity(workspace: Workspace, tracker: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import os
 import sys
 from pathlib import Path
 
+from ltr_ext.admin.files import write_text
 from srft_plugin.errors import UserError
 
 DATASETS = (
@@ -69,10 +70,7 @@ def set_path(key: str, path: str | Path) -> Path:
         raise UserError(f"unknown setting {key!r}; known are {', '.join(KEYS)}")
     file = settings_file()
     settings = read_settings() | {key: str(Path(path).expanduser().resolve())}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_text(file, json.dumps(settings, indent=2, sort_keys=True) + "\n")
     return file
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import zlib
@@ -10,7 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 
 from .annotation import read_names
 from .base import Entry, FolderDataset
@@ -77,10 +76,7 @@ def find_kind(name: str) -> Kind:
     """
     if name in KINDS:
         return KINDS[name]
-    known = sorted((*KINDS, CocoObjects.name))
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"unknown data set {name!r}{hint} Known: {', '.join(known)}")
+    raise unknown("data set", name, sorted((*KINDS, CocoObjects.name)))
 
 
 def find_split(name: str, split: str) -> Split:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import replace
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import unknown
 
 from .network import NetworkSpec, TrackingNetwork
 from .ostrack import OSTrack, ViTSpec
@@ -118,7 +117,5 @@ def build_network(name: str, **changes: object) -> TrackingNetwork:
 
 def _entry(name: str) -> tuple[type[TrackingNetwork], NetworkSpec]:
     if name not in _BY_NAME:
-        near = difflib.get_close_matches(name, _BY_NAME, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"unknown network {name!r}{hint} Known: {', '.join(_BY_NAME)}")
+        raise unknown("network", name, _BY_NAME)
     return _BY_NAME[name]

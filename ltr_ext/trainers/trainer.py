@@ -19,12 +19,13 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ltr_ext.actors.tracking import TrackingActor, to_device
+from ltr_ext.admin.files import write_text
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.recipe import Recipe
 from srft_plugin.errors import UserError
 from srft_plugin.tuning.regularizer import Regularizer
 
-from .checkpoints import CheckpointFolder, atomic_write
+from .checkpoints import CheckpointFolder
 from .processes import Processes
 
 LOG_EVERY = 20  # steps between reads of the running means: each read waits for the device
@@ -195,11 +196,11 @@ class Trainer:
             lines = log.read_text("utf-8").splitlines(keepends=True)
             whole = (line for line in lines if line.endswith("\n"))
             kept = [line for line in whole if json.loads(line)["step"] <= self.step]
-            atomic_write(log, lambda partial: partial.write_text("".join(kept), "utf-8"))
+            write_text(log, "".join(kept))
 
     def _write_recipe(self) -> None:
         text = json.dumps(dataclasses.asdict(self.recipe), indent=2) + "\n"
-        atomic_write(self.folder / "recipe.json", lambda file: file.write_text(text, "utf-8"))
+        write_text(self.folder / "recipe.json", text)
 
     def _refuse_other_settings(self) -> None:
         """A run is continued only with the settings it was started with, workers apart."""

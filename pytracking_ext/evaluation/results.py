@@ -7,9 +7,7 @@ weights and settings made them. The box file is written last: where it exists, t
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ltr_ext.admin.files import file_sha256, write_text
 from srft_plugin.errors import UserError
 
 HEADER = "run.json"
@@ -45,16 +44,6 @@ class TrackResult:
     aux_missing: int = 0
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file that is either complete or not there."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
 def box_file(directory: Path, sequence: str) -> Path:
     """Where the boxes of a sequence are kept."""
     return directory / f"{sequence}.txt"
@@ -64,18 +53,9 @@ def write_result(directory: Path, sequence: str, result: TrackResult) -> None:
     """Stores the result of one sequence; the box file, written last, marks it complete."""
     for suffix, values in (("time", result.times), ("confidence", result.confidences)):
         text = "".join(f"{value:.9g}\n" for value in values)
-        write_atomically(directory / f"{sequence}_{suffix}.txt", text)
+        write_text(directory / f"{sequence}_{suffix}.txt", text)
     rows = (",".join(f"{value:.4f}" for value in row) for row in result.boxes)
-    write_atomically(box_file(directory, sequence), "".join(f"{row}\n" for row in rows))
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    write_text(box_file(directory, sequence), "".join(f"{row}\n" for row in rows))
 
 
 def read_header(directory: Path) -> dict[str, Any]:
@@ -114,7 +94,7 @@ def open_results(
         _check_same(path, header)
         return
     directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(header | about(), indent=2) + "\n")
+    write_text(path, json.dumps(header | about(), indent=2) + "\n")
 
 
 def _check_same(path: Path, header: dict[str, Any]) -> None:

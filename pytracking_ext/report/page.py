@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from ltr_ext.admin.files import write_text
 from ltr_ext.dataset.sequence import Sequence
 from pytracking_ext.analysis import metrics
 from pytracking_ext.analysis.scoring import Prediction, Score
 from pytracking_ext.analysis.tables import Table, cell_text
-from pytracking_ext.evaluation.results import write_atomically
 from pytracking_ext.evaluation.scores import attribute_table, sequence_table, total_table
 from pytracking_ext.report.charts import legend, line_chart, radar_chart
 from pytracking_ext.report.figures import write_figures
@@ -56,7 +56,7 @@ def write_report(
         _section("Sequences", _table(sequence_table(scores))),
     ]
     page = out / "report.html"
-    write_atomically(page, _html(f"{benchmark}: {', '.join(scores)}", "".join(sections)))
+    write_text(page, _html(f"{benchmark}: {', '.join(scores)}", "".join(sections)))
     write_figures(out, scores)
     return page
 

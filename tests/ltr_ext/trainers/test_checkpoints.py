@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ltr_ext.trainers.checkpoints import CheckpointFolder, atomic_write
+from ltr_ext.admin.files import atomic_write
+from ltr_ext.trainers.checkpoints import CheckpointFolder
 from srft_plugin.errors import UserError
 
 
