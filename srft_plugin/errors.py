@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -17,8 +17,14 @@ def unknown(what: str, found: object, known: Iterable[str]) -> UserError:
     """The error for a word that is not in a list, with the nearest one that is."""
     known = list(known)
     near = difflib.get_close_matches(str(found), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     return UserError(f"unknown {what} {found!r}{hint} Known: {', '.join(known)}")
+
+
+def some(items: Sequence[object], limit: int = 3) -> str:
+    """The first of some items for a message, and how many more there are."""
+    shown = ", ".join(map(str, items[:limit]))
+    return shown + (f" and {len(items) - limit} more" if len(items) > limit else "")
 
 
 def report_errors(command, *arguments) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # |g| as a float32 bit pattern is an integer that grows with |g|: 8 exponent and 23 mantissa bits.
@@ -35,9 +36,19 @@ def percentile_rank_reference(values: Tensor) -> Tensor:
 
 
 def percentile_rank(values: Tensor) -> Tensor:
-    """Exact percentile rank by sorting: float32 of the same shape, in [0, 1]."""
-    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
-    return ranks_from_counts(counts)[inverse].view_as(values)
+    """Exact percentile rank along the last dimension by sorting: float32, in [0, 1]."""
+    n = values.shape[-1]
+    if n < 2:
+        return torch.full_like(values, 0.5, dtype=torch.float32)
+    ascending, order = values.sort(-1)
+    place = torch.arange(n, device=values.device)
+    # First and last place of each run of equal values; their mean is (below + (equal - 1) / 2).
+    starts = F.pad(ascending[..., 1:] != ascending[..., :-1], (1, 0), value=True)
+    ends = F.pad(starts[..., 1:], (0, 1), value=True)
+    first = torch.where(starts, place, 0).cummax(-1).values
+    last = torch.where(ends, place, n - 1).flip(-1).cummin(-1).values.flip(-1)
+    ranks = (first + last).float() / (2 * (n - 1))
+    return torch.empty_like(ranks).scatter_(-1, order, ranks)
 
 
 def ranks_from_counts(counts: Tensor) -> Tensor:
@@ -50,7 +61,10 @@ def ranks_from_counts(counts: Tensor) -> Tensor:
 
 
 def tables_from_counts(counts: Tensor) -> Tensor:
-    """``ranks_from_counts`` of histograms (..., BINS): only the bins in use are computed."""
+    """``ranks_from_counts`` of histograms (..., BINS): on a CPU, only the bins in use are computed;
+    elsewhere the host would have to wait to know them."""
+    if not counts.is_cpu:
+        return ranks_from_counts(counts)
     used = counts.reshape(-1, BINS).sum(0).nonzero().flatten()
     if len(used) == 0:
         return torch.full(counts.shape, 0.5, device=counts.device)
@@ -69,7 +83,23 @@ def magnitude_bins(gradient: Tensor, out: Tensor | None = None) -> Tensor:
 
 def histogram(gradient: Tensor) -> Tensor:
     """Counts of ``magnitude_bins``: (BINS,) int64. Counts of the parts of a tensor add up."""
-    return torch.bincount(magnitude_bins(gradient).flatten(), minlength=BINS)
+    return _counted(magnitude_bins(gradient).flatten(), BINS)
+
+
+def histograms(gradients: list[Tensor]) -> Tensor:
+    """``histogram`` of several flat tensors, in one go: (tensors, BINS)."""
+    bins = magnitude_bins(torch.cat(gradients))
+    for index, part in enumerate(bins.split([len(g) for g in gradients])):
+        part += index * BINS
+    return _counted(bins, len(gradients) * BINS).view(-1, BINS)
+
+
+def _counted(values: Tensor, n: int) -> Tensor:
+    if values.is_cpu:
+        return torch.bincount(values, minlength=n)
+    # Elsewhere bincount makes the host wait for the largest value.
+    counts = torch.zeros(n, dtype=torch.int64, device=values.device)
+    return counts.index_add_(0, values, counts.new_ones(1).expand(len(values)))
 
 
 def sample(gradient: Tensor, elements: int | None = None) -> Tensor:

@@ -27,6 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
     import ltr_ext.commands
     import ltr_ext.dataset.commands
     import pytracking_ext.commands
+    import pytracking_ext.study.commands
+    import srft_plugin.cli.completion
     import srft_plugin.cli.demo
     import srft_plugin.cli.figures
     import srft_plugin.cli.host
@@ -46,7 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
         ltr_ext.commands,
         ltr_ext.dataset.commands,
         pytracking_ext.commands,
+        pytracking_ext.study.commands,
         vot_integration.commands,
+        srft_plugin.cli.completion,
     ):
         module.add_commands(subparsers)
     return parser

@@ -56,15 +56,17 @@ def add_commands(subparsers) -> None:
         "demo", help="the main job on generated data, in minutes on a CPU", description=DESCRIPTION
     )
     parser.add_argument("--out", type=Path, default=Path("srft-demo"), help="folder to work in")
-    parser.add_argument("--size", choices=SIZES, default="default")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", choices=SIZES, default="default", help="smoke: the smallest")
+    parser.add_argument("--seed", type=int, default=0, help="of data and training (default 0)")
+    parser.add_argument("--device", default="cpu", help="default: cpu")
     parser.add_argument("--fresh", action="store_true", help="discard what --out already holds")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the demo; a run that was stopped continues where it was."""
+    from ltr_ext.admin.files import write_text
+
     from .demo_report import print_table, write_report
 
     began = time.perf_counter()
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         scores[name] |= score
     seconds = time.perf_counter() - began
     text = json.dumps({"seconds": seconds, "scores": scores}, indent=2) + "\n"
-    (arguments.out / "scores.json").write_text(text, encoding="utf-8")
+    write_text(arguments.out / "scores.json", text)
     print_table(scores)
     print(f"report: {write_report(demo, scores)}")
     print(f"VOT workspace: {demo.workspace}   time: {seconds:.0f} s")
@@ -105,6 +107,8 @@ class Demo:
         Raises:
             UserError: it holds something else.
         """
+        from ltr_ext.admin.files import write_text
+
         stamp = self.folder / "demo.json"
         settings = {"size": size, "seed": self.seed}
         if stamp.exists() and fresh:
@@ -116,12 +120,11 @@ class Demo:
             )
         if not stamp.exists() and self.folder.exists() and any(self.folder.iterdir()):
             raise UserError(f"{self.folder} is not empty and not a demo; choose another --out")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(json.dumps(settings), "utf-8")
+        write_text(stamp, json.dumps(settings))
 
     def write_data(self) -> None:
         """RGB-D training set in DepthTrack layout, test set in VOT layout, disjoint textures."""
-        from ltr_ext.dataset.synthetic import visible_scene, write_depthtrack
+        from ltr_ext.dataset.synthetic import visible_scene, write_sequences
         from ltr_ext.dataset.training_sets import RGBD_OPTIONS
 
         size = self.size
@@ -134,7 +137,7 @@ class Demo:
                 f"{root.name}{i:03d}": visible_scene((seed, self.seed, i), options)
                 for i in range(count)
             }
-            write_depthtrack(root, scenes, f"{root.name} set")
+            write_sequences(root, scenes, f"{root.name} set")
 
     def recipe(self, regularizer: str):
         """The recipe `tiny_depth` on the demo's data."""
@@ -158,13 +161,14 @@ class Demo:
 
     def train(self) -> dict[str, Path]:
         """Network file of each tracker; both fine-tunings have the same seed and budget."""
+        from ltr_ext.admin.files import atomic_write
         from ltr_ext.models.checkpoint import load_network, save_network
         from ltr_ext.models.two_branch import two_branch_from
         from ltr_ext.run_training import DEFAULT_BASE, train
 
         untuned = self.folder / "runs/untuned.safetensors"
-        untuned.parent.mkdir(exist_ok=True)
-        save_network(two_branch_from(load_network(DEFAULT_BASE)), untuned)
+        network = two_branch_from(load_network(DEFAULT_BASE))
+        atomic_write(untuned, lambda file: save_network(network, file))
         networks = {"rgb": DEFAULT_BASE, "untuned": untuned}
         for name, regularizer in (("fft", "none"), ("srft", "srft")):
             print(f"fine-tuning: {TRACKERS[name]}")
@@ -192,8 +196,7 @@ class Demo:
     def measure_rgb(self, networks: dict[str, Path]) -> dict[str, dict[str, Any]]:
         """Mean IoU on held-out RGB videos, where both branches see the RGB image; frames/s."""
         from ltr_ext.dataset.synthetic import SceneOptions, Synthetic
-        from pytracking_ext.analysis.metrics import overlap
-        from pytracking_ext.evaluation.running import track_sequence
+        from pytracking_ext.evaluation.running import judged_overlaps, track_sequence
         from pytracking_ext.parameter.srft import load
         from pytracking_ext.tracker.srft import SRFTTracker
 
@@ -209,9 +212,7 @@ class Demo:
                     video = videos[index]
                     tracker = SRFTTracker(load("default_rgb", checkpoint=file, device=self.device))
                     result = track_sequence(tracker, video)
-                    judged = video.visible.copy()
-                    judged[: judged.argmax() + 1] = False  # the frame that was given
-                    overlaps.append(overlap(result.boxes[judged], video.boxes[judged]))
+                    overlaps.append(judged_overlaps(result, video))
                     seconds += result.times[1:].sum()
                     bar.update()
                 frames = len(videos) * (self.size.test_length - 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +61,8 @@ def print_table(scores: dict[str, dict[str, Any]]) -> None:
 
 def write_report(demo, scores: dict[str, dict[str, Any]]) -> Path:
     """Writes ``report.html``, self-contained, and returns its path."""
+    from ltr_ext.admin.files import write_text
+
     header, *body = rows(scores)
     cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     lines = "".join(
@@ -97,7 +98,7 @@ One seed on a small set: differences of a few hundredths may be chance.</p>
 </html>
 """
     file = demo.folder / "report.html"
-    file.write_text(page, encoding="utf-8")
+    write_text(file, page)
     return file
 
 
@@ -148,12 +149,13 @@ def _scores_plot(scores) -> bytes:
 
 
 def _training_plot(demo) -> bytes:
+    from ltr_ext.trainers.log import read_log
+
     from .demo import TRACKERS
 
     figure, axes = _axes(2)
     for name in ("fft", "srft"):
-        text = (demo.run_folder(name) / "log.jsonl").read_text("utf-8")
-        records = [json.loads(line) for line in text.splitlines()]
+        records = read_log(demo.run_folder(name) / "log.jsonl")
         for axis, key in zip(axes, ("loss", "iou"), strict=True):
             axis.plot(
                 [r["step"] for r in records], [r[key] for r in records], color=_hex(name),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from srft_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from srft_plugin.prior import Prior
 
 
 def add_commands(subparsers) -> None:
@@ -31,12 +34,20 @@ def add_commands(subparsers) -> None:
     )
     distance.add_argument("start", type=Path, help="network file before, or the base tracker")
     distance.add_argument("end", type=Path, help="network file after")
+    weighted = figures.add_parser(
+        "weighted-distance",
+        help="what moved, by its prior sensitivity, over training (Fig. 9)",
+        description=_weighted_distance.__doc__,
+    )
+    weighted.add_argument("runs", nargs="+", help="names of runs, or their folders")
+    weighted.add_argument("--prior", type=Path, help="prior of the base tracker; that of a run")
     sparsity = figures.add_parser(
         "gradient-sparsity", help="Eq. 9 per operation (Fig. 5)", description=_sparsity.__doc__
     )
     _add_config(sparsity)
     for parser, run in (
-        (training, _training), (distance, _weight_distance), (sparsity, _sparsity),
+        (training, _training), (distance, _weight_distance), (weighted, _weighted_distance),
+        (sparsity, _sparsity),
     ):  # fmt: skip
         parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
         parser.set_defaults(run=run)
@@ -45,7 +56,7 @@ def add_commands(subparsers) -> None:
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="a recipe of ltr_ext/train_settings/srft")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="default: cpu")
 
 
 def _sensitivity(arguments: argparse.Namespace) -> int:
@@ -53,6 +64,7 @@ def _sensitivity(arguments: argparse.Namespace) -> int:
     prior.safetensors, and draw the map of Fig. 4."""
     import torch
 
+    from ltr_ext.admin.files import atomic_write
     from ltr_ext.recipe import load_recipe
     from ltr_ext.run_training import base_file, load_network, source_prior
     from srft_plugin.plots import sensitivity_map
@@ -62,9 +74,8 @@ def _sensitivity(arguments: argparse.Namespace) -> int:
         raise UserError(f"{arguments.config} starts from scratch: there is no prior to measure")
     base = load_network(base_file(recipe.base))
     prior = source_prior(recipe, base, torch.device(arguments.device))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    prior.save(arguments.out / "prior.safetensors")
-    sensitivity_map(prior, arguments.out / "sensitivity.png")
+    atomic_write(arguments.out / "prior.safetensors", prior.save)
+    atomic_write(arguments.out / "sensitivity.png", lambda file: sensitivity_map(prior, file))
     ranked = sorted(prior.sensitivity().items(), key=lambda item: -item[1])
     width = max(len(name) for name, _ in ranked)
     for name, value in ranked:
@@ -74,30 +85,36 @@ def _sensitivity(arguments: argparse.Namespace) -> int:
 
 
 def _training(arguments: argparse.Namespace) -> int:
-    """Draw loss and IoU of the training pairs over the steps of one or more runs."""
+    """Draw loss and IoU of one or more runs over their steps: of the training pairs, and dashed
+    those of the validation pairs where a run has some."""
     from matplotlib.figure import Figure
 
-    from ltr_ext.run_training import run_dir
+    from ltr_ext.admin.files import atomic_write
+    from ltr_ext.trainers.log import read_log
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2)
     for run in arguments.runs:
-        folder = Path(run) if Path(run).is_dir() else run_dir(run)
-        log = folder / "log.jsonl"
-        if not log.is_file():
-            raise UserError(f"no run {run!r}: {log} is not there; give its name or its folder")
-        records = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+        log = _run_file(run, "log.jsonl")
+        folder, records = log.parent, read_log(log)
         for axis, key in zip(axes, ("loss", "iou"), strict=True):
-            axis.plot([r["step"] for r in records], [r[key] for r in records], label=folder.name)
+            colour = None
+            for name, style in ((key, "-"), (f"validation_{key}", "--")):
+                known = [(r["step"], r[name]) for r in records if r.get(name) is not None]
+                if known:
+                    label = f"{folder.name}, validation" if style == "--" else folder.name
+                    (line,) = axis.plot(*zip(*known, strict=True), style, label=label, color=colour)
+                    colour = line.get_color()
             axis.set(xlabel="step", ylabel=key)
     axes[0].legend()
-    figure.savefig(arguments.out, dpi=120)
+    atomic_write(arguments.out, lambda file: figure.savefig(file, format="png", dpi=120))
     print(f"written: {arguments.out}")
     return 0
 
 
 def _weight_distance(arguments: argparse.Namespace) -> int:
     """Draw how far tuning moved each operation, relative to its norm."""
+    from ltr_ext.admin.files import atomic_write
     from ltr_ext.models.checkpoint import load_network
     from ltr_ext.models.registry import build_network
     from srft_plugin.groups import operation_groups
@@ -109,9 +126,61 @@ def _weight_distance(arguments: argparse.Namespace) -> int:
         base, start = start, build_network(end.spec.name)
         start.copy_base(base)
     distances = operation_distances(start.state_dict(), end.state_dict(), operation_groups(end))
-    weight_distance(distances, arguments.out)
+    atomic_write(arguments.out, lambda file: weight_distance(distances, file))
     print(f"written: {arguments.out}")
     return 0
+
+
+def _weighted_distance(arguments: argparse.Namespace) -> int:
+    """Draw the mean weight distance of the operations, weighted by their prior sensitivity, over
+    the checkpoints that runs have kept (keep=100 in a recipe keeps 100)."""
+    from ltr_ext.admin.files import atomic_write
+    from srft_plugin.plots import weighted_distance_curves
+    from srft_plugin.prior import Prior
+
+    folders = [_run_file(run, "recipe.json").parent for run in arguments.runs]
+    files = [arguments.prior] if arguments.prior else [f / "prior.safetensors" for f in folders]
+    # One prior for all, also for runs that made none: full fine-tuning.
+    prior = Prior.load(next((file for file in files if file.is_file()), files[0]))
+    curves = {f.name: _distances_of_run(f, prior) for f in folders}
+    atomic_write(arguments.out, lambda file: weighted_distance_curves(curves, file))
+    print(f"written: {arguments.out}")
+    return 0
+
+
+def _distances_of_run(folder: Path, prior: Prior) -> list[tuple[int, float]]:
+    """Step and sensitivity-weighted distance from the start, for every checkpoint in ``folder``."""
+    from ltr_ext.run_training import base_file, load_network, trainable_network
+    from ltr_ext.trainers.checkpoints import CheckpointFolder
+    from ltr_ext.trainers.settings import read_recipe
+    from srft_plugin.groups import operation_groups
+    from srft_plugin.plots.distance import sensitivity_weighted_distance
+
+    recipe = read_recipe(folder)
+    if recipe.base is None:
+        raise UserError(f"{folder} holds a run from scratch: it has no start to measure from")
+    start = trainable_network(recipe, load_network(base_file(recipe.base)))
+    prior = prior.renamed(start.prior_sources())
+    points, checkpoints = [(0, 0.0)], CheckpointFolder(folder)
+    for file in checkpoints.files():
+        state = checkpoints.load(file)
+        distance = sensitivity_weighted_distance(
+            start.state_dict(), state["net"], operation_groups(start), prior
+        )
+        points.append((state["epoch"] * recipe.steps_per_epoch, distance))
+    if len(points) == 1:
+        raise UserError(f"{folder} holds no checkpoints yet; wait for the end of the first epoch")
+    return points
+
+
+def _run_file(run: str, name: str) -> Path:
+    """The file ``name`` of a run, given by its name or its folder."""
+    from ltr_ext.run_training import run_dir
+
+    file = (Path(run) if Path(run).is_dir() else run_dir(run)) / name
+    if not file.is_file():
+        raise UserError(f"no run {run!r}: {file} is not there; give its name or its folder")
+    return file
 
 
 def _sparsity(arguments: argparse.Namespace) -> int:
@@ -119,6 +188,7 @@ def _sparsity(arguments: argparse.Namespace) -> int:
     import torch
 
     from ltr_ext.actors.tracking import TrackingActor, to_device
+    from ltr_ext.admin.files import atomic_write
     from ltr_ext.recipe import load_recipe
     from ltr_ext.run_training import (
         base_file,
@@ -139,6 +209,7 @@ def _sparsity(arguments: argparse.Namespace) -> int:
     loss, _ = TrackingActor(network)(to_device(batch, device))
     loss.backward()
     gradients = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
-    gradient_sparsity(gradients, operation_groups(network), arguments.out)
+    groups = operation_groups(network)
+    atomic_write(arguments.out, lambda file: gradient_sparsity(gradients, groups, file))
     print(f"written: {arguments.out}")
     return 0

@@ -20,6 +20,7 @@ PACKAGES = {  # distribution: what it is needed for
     "vot-toolkit": "srft vot, srft demo",
     "vot-trax": "srft vot, srft demo",
 }
+NOT_SET = "not set"
 
 
 def add_commands(subparsers) -> None:
@@ -62,8 +63,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
         rows = [dict(zip(("check", "found", "remedy"), check, strict=True)) for check in checks]
         print(json.dumps(rows, indent=2))
     else:
-        width = max(len(name) for name, _, _ in checks)
-        for name, found, remedy in checks:
+        unset = [name for name, found, _ in checks if found == NOT_SET]
+        shown = [check for check in checks if check[0] not in unset]
+        if unset:
+            shown.append((NOT_SET, ", ".join(unset), "srft env set KEY PATH for those you use"))
+        width = max(len(name) for name, _, _ in shown)
+        for name, found, remedy in shown:
             print(f"{name:<{width}}  {found}" + (f"  -> {remedy}" if remedy else ""))
     return 0
 
@@ -93,7 +98,7 @@ def _device() -> list[Check]:
 
 
 def _paths() -> list[Check]:
-    from ltr_ext.admin.environment import KEYS, environment, settings_file
+    from ltr_ext.admin.environment import KEYS, environment, lookup, settings_file
 
     settings = environment()
     checks = [
@@ -102,13 +107,13 @@ def _paths() -> list[Check]:
         ("results_dir", str(settings.results_dir), ""),
     ]
     for key in KEYS[2:]:
+        if lookup(key) is None:
+            checks.append((key, NOT_SET, f"srft env set {key} PATH, if you use it"))
+            continue
         try:
             checks.append((key, str(settings.get(key.removesuffix("_dir"))), ""))
         except UserError as error:
-            if "is not set" in str(error):
-                checks.append((key, "not set", f"srft env set {key} PATH, if you use it"))
-            else:
-                checks.append((key, "wrong", str(error)))
+            checks.append((key, "wrong", str(error)))
     return checks
 
 

@@ -14,98 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from srft_plugin.errors import UserError
 from srft_plugin.prior.entry import split_at_entries
+from srft_plugin.prior.layers import Call, layer_rule, widened
 
 LossFn = Callable[[nn.Module, Any], Tensor]
-
-
-@dataclass
-class Rows:
-    """Explicit per-sample gradients, (n, d)."""
-
-    gradients: Tensor
-
-
-@dataclass
-class Outer:
-    """Per-sample gradients D_i' A_i of a weight: inputs A (n, T, in), output gradients D
-    (n, T, out)."""
-
-    inputs: Tensor
-    output_gradients: Tensor
-
-
-Factors = Rows | Outer
-# What one call of a layer leaves behind: its input and, once backward has passed, the gradient of
-# its output.
-Call = tuple[Tensor, Tensor]
-
-
-def layer_factors(layer: nn.Module, calls: list[Call]) -> dict[str, Factors]:
-    """Per-sample gradients of the parameters of ``layer`` by name, all its calls together."""
-    parts = [_rule(layer)(layer, widened(x), widened(d)) for x, d in calls]
-    factors: dict[str, Factors] = {}
-    for name, _ in layer.named_parameters(recurse=False):
-        pieces = [part[name] for part in parts]
-        if isinstance(pieces[0], Rows):
-            factors[name] = Rows(sum(piece.gradients for piece in pieces))
-        else:
-            factors[name] = Outer(
-                torch.cat([piece.inputs for piece in pieces], 1),
-                torch.cat([piece.output_gradients for piece in pieces], 1),
-            )
-    return factors
-
-
-def widened(values: Tensor) -> Tensor:
-    return values if values.dtype in (torch.float32, torch.float64) else values.float()
-
-
-def _linear(layer: nn.Linear, x: Tensor, d: Tensor) -> dict[str, Factors]:
-    x, d = (t.reshape(len(t), -1, t.shape[-1]) for t in (x, d))
-    return {"weight": Outer(x, d), "bias": Rows(d.sum(1))}
-
-
-def _conv2d(layer: nn.Conv2d, x: Tensor, d: Tensor) -> dict[str, Factors]:
-    patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride).mT
-    d = d.flatten(2).mT
-    return {"weight": Outer(patches, d), "bias": Rows(d.sum(1))}
-
-
-def _layer_norm(layer: nn.LayerNorm, x: Tensor, d: Tensor) -> dict[str, Factors]:
-    normalised = F.layer_norm(x, layer.normalized_shape, None, None, layer.eps)
-    tokens = tuple(range(1, x.dim() - len(layer.normalized_shape)))
-    return {"weight": _sum(d * normalised, tokens), "bias": _sum(d, tokens)}
-
-
-def _batch_norm(layer: _BatchNorm, x: Tensor, d: Tensor) -> dict[str, Factors]:
-    normalised = F.batch_norm(x, layer.running_mean, layer.running_var, eps=layer.eps)
-    positions = tuple(range(2, x.dim()))
-    return {"weight": _sum(d * normalised, positions), "bias": _sum(d, positions)}
-
-
-def _sum(values: Tensor, dims: tuple[int, ...]) -> Rows:
-    return Rows((values.sum(dims) if dims else values).flatten(1))
-
-
-def _rule(layer: nn.Module) -> Callable[..., dict[str, Factors]] | None:
-    """How to factor the gradients of ``layer``; None if it does anything but the plain thing."""
-    forward = type(layer).forward  # a subclass with its own forward computes something else
-    if forward is nn.Linear.forward:
-        return _linear
-    if forward is nn.Conv2d.forward:
-        plain = layer.groups == 1 and layer.padding_mode == "zeros"
-        return _conv2d if plain and not isinstance(layer.padding, str) else None
-    if forward is nn.LayerNorm.forward:
-        return _layer_norm
-    if forward is _BatchNorm.forward and layer.running_mean is not None:
-        return _batch_norm
-    return None
 
 
 @dataclass
@@ -146,34 +61,62 @@ class Capture:
         self.layers = separable_layers(network, parameters)
         owned = {p for layer in self.layers for p in owned_parameters(network, layer)}
         self.plain = sorted(parameters - owned)
+        self._probed: set[int] = set()  # sizes of batches
+        self._mixed: set[str] = set()  # layers and parameters whose first axis is not the samples
+        self._first: int | None = None  # while probing, in how many samples gradients may be
 
     def run(self, loss_fn: LossFn, batch: Any) -> dict[str, Tensor]:
-        """One forward and backward pass; gradients of plain parameters, (n, d) each, by name."""
+        """One forward and backward pass; gradients of plain parameters, (n, d) each, by name.
+
+        The first batch of each size takes one more backward pass, see ``_probe``.
+        """
         records: dict[str, _Record] = {}
+        rows: dict[str, Tensor] = {}
+        parameters = dict(self.network.named_parameters())
+        plain = {name: parameters[name] for name in self.plain}
+
+        def receive(name: str, gradients: Tensor) -> None:
+            if self._first is not None:
+                self._look(name, gradients)
+            elif name not in self._mixed:
+                rows[name] = rows.get(name, 0) + widened(gradients)
+
         with only_requires_grad(self.network, self.plain), self._hooks(records):
             losses = checked_losses(self.network, loss_fn, batch)
+            self.unsplit |= split_at_entries(losses, plain, receive)
+            leaves = [self._anchor, *plain.values()]
+            if losses.requires_grad and len(losses) not in self._probed:
+                self._probe(losses, leaves)
+            self.unsplit |= self._mixed & set(plain)
             for name in self.layers:
-                if {len(x) for x in records[name].inputs} != {len(losses)}:
+                # The last axis holds features: a vector has none for the samples.
+                lengths = {x.shape[:-1][:1] for x in records[name].inputs}
+                if name in self._mixed or lengths != {losses.shape}:
                     records.pop(name)
                     self.unsplit.update(owned_parameters(self.network, name))
-            rows = self._backward(losses)
+            if losses.requires_grad:
+                torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
         for name in list(records):
             self._finish(name, records)
         return rows
 
-    def _backward(self, losses: Tensor) -> dict[str, Tensor]:
-        parameters = dict(self.network.named_parameters())
-        plain = {name: parameters[name] for name in self.plain}
-        rows: dict[str, Tensor] = {}
+    def _probe(self, losses: Tensor, leaves: list[Tensor]) -> None:
+        """Find axes that are as long as the batch but are not the samples.
 
-        def receive(name: str, gradients: Tensor) -> None:
-            rows[name] = rows.get(name, 0) + widened(gradients)
+        The losses of the first half of the samples depend on nothing in the other half: where
+        their gradient reaches beyond the first half of an axis, that axis is another one.
+        """
+        self._probed.add(len(losses))
+        self._first = (len(losses) + 1) // 2
+        try:
+            first = losses[: self._first].sum()
+            torch.autograd.grad(first, leaves, allow_unused=True, retain_graph=True)
+        finally:
+            self._first = None
 
-        self.unsplit |= split_at_entries(losses, plain, receive)
-        if losses.requires_grad:
-            leaves = [self._anchor, *plain.values()]
-            torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
-        return rows
+    def _look(self, name: str, gradient: Tensor) -> None:
+        if gradient[self._first :].any():
+            self._mixed.add(name)
 
     @contextmanager
     def _hooks(self, records: dict[str, _Record]) -> Iterator[None]:
@@ -198,7 +141,9 @@ class Capture:
             record.inputs.append(x.detach())
 
             def on_gradient(gradient: Tensor) -> None:
-                if name in records:
+                if self._first is not None:
+                    self._look(name, gradient)
+                elif name in records:
                     record.output_gradients[index] = gradient
                     if len(record.output_gradients) == len(record.inputs):
                         self._finish(name, records)
@@ -228,7 +173,7 @@ def separable_layers(network: nn.Module, parameters: set[str]) -> dict[str, nn.M
         own = dict(module.named_parameters(recurse=False))
         wanted = {f"{name}.{key}".lstrip(".") for key in own} & parameters
         shared = any(owners[p] > 1 for p in own.values())
-        if wanted and not shared and _rule(module) is not None:
+        if wanted and not shared and layer_rule(module) is not None:
             layers[name] = module
     return layers
 

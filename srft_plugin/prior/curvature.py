@@ -9,11 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 from srft_plugin.prior.capture import LossFn, checked_losses, only_requires_grad
 
 Product = Callable[[Tensor], Tensor | None]
+# Of (network, loss_fn, batch, block, vectors): the number of samples, and the product with the
+# curvature of the sum of their losses; None if that does not depend on the block.
+BatchProduct = Callable[..., tuple[int, Sequence[Tensor]] | None]
 
 
 def lanczos_spectra(
@@ -23,11 +27,12 @@ def lanczos_spectra(
     groups: dict[str, list[str]],
     top_k: int,
     steps: int = 30,
+    curvature: str = "hessian",
     seed: int = 0,
 ) -> tuple[dict[str, Tensor], int]:
-    """Leading eigenvalues of the Hessian block of each group, by Lanczos iteration.
+    """Leading eigenvalues of the Hessian or GGN block of each group, by Lanczos iteration.
 
-    Each step takes one Hessian-vector product over all batches, so a group costs ``steps`` times
+    Each step takes one matrix-vector product over all batches, so a group costs ``steps`` times
     some three forward and backward passes. The leading eigenvalues converge first; all steps are
     reorthogonalised. An eigenvalue that occurs several times is found once, unless the steps
     exhaust the group. Unlike the Fisher, the Hessian away from a minimum has negative eigenvalues.
@@ -39,11 +44,17 @@ def lanczos_spectra(
         groups: operation to the names of its parameters.
         top_k: eigenvalues to return, largest first.
         steps: Lanczos steps, at least ``top_k``; never more than the group has parameters.
+        curvature: ``"hessian"`` of the mean loss, or ``"ggn"``, the generalized Gauss-Newton matrix
+            J'HJ (Schraudolph, 2002) with J the Jacobian of what ``network(...)`` returns and H the
+            Hessian of the mean loss in that; it has no negative eigenvalue if the loss is convex.
         seed: of the start vectors.
 
     Raises:
-        UserError: fewer steps than eigenvalues.
+        UserError: fewer steps than eigenvalues, an unknown curvature, or for ``"ggn"`` a loss that
+            does not call the network.
     """
+    if curvature not in PRODUCTS:
+        raise unknown("curvature", curvature, PRODUCTS)
     if steps < top_k:
         raise UserError(f"{steps} Lanczos steps give {steps} eigenvalues, top_k is {top_k}")
     generator = torch.Generator().manual_seed(seed)
@@ -54,7 +65,9 @@ def lanczos_spectra(
         block = [named[name] for name in members]
         with only_requires_grad(network, members), sdpa_kernel(SDPBackend.MATH):
             spectra[group] = _lanczos(
-                lambda v, block=block: _hessian_product(network, loss_fn, batches, block, v),
+                lambda v, block=block: _mean_product(
+                    PRODUCTS[curvature], network, loss_fn, batches, block, v
+                ),
                 torch.randn(sum(p.numel() for p in block), generator=generator).to(block[0]),
                 steps,
                 generator,
@@ -98,26 +111,95 @@ def _orthogonal(vector: Tensor, basis: Tensor) -> Tensor:
     return vector
 
 
-def _hessian_product(
-    network: nn.Module, loss_fn: LossFn, batches: list[Any], block: list[Tensor], vector: Tensor
+def _mean_product(
+    product: BatchProduct,
+    network: nn.Module,
+    loss_fn: LossFn,
+    batches: list[Any],
+    block: list[Tensor],
+    vector: Tensor,
 ) -> Tensor | None:
-    """Hessian block of the mean loss times ``vector``; None if the loss has no gradient there."""
-    parts = vector.split([p.numel() for p in block])
+    """The block of the mean loss's curvature times ``vector``; None without a gradient there."""
+    parts = [v.view_as(p) for v, p in zip(vector.split([p.numel() for p in block]), block,
+                                          strict=True)]  # fmt: skip
     total, samples = torch.zeros_like(vector), 0
     for batch in batches:
-        losses = checked_losses(network, loss_fn, batch)
-        samples += len(losses)
-        if not losses.requires_grad:
+        found = product(network, loss_fn, batch, block, parts)
+        if found is None:
             return None
-        gradients = torch.autograd.grad(
-            losses.sum(), block, create_graph=True, materialize_grads=True
-        )
-        along = sum((g.flatten() * v).sum() for g, v in zip(gradients, parts, strict=True))
-        if not along.requires_grad:  # the loss is linear in the block
-            continue
-        products = torch.autograd.grad(along, block, materialize_grads=True)
-        total += torch.cat([h.flatten() for h in products])
+        n, image = found
+        samples += n
+        total += torch.cat([part.flatten() for part in image])
     return total / samples
+
+
+def _hessian_product(
+    network: nn.Module, loss_fn: LossFn, batch: Any, block: list[Tensor], vectors: list[Tensor]
+) -> tuple[int, Sequence[Tensor]] | None:
+    losses = checked_losses(network, loss_fn, batch)
+    if not losses.requires_grad:
+        return None
+    return len(losses), _second_derivative(losses.sum(), block, vectors)
+
+
+def _ggn_product(
+    network: nn.Module, loss_fn: LossFn, batch: Any, block: list[Tensor], vectors: list[Tensor]
+) -> tuple[int, Sequence[Tensor]] | None:
+    """J'HJ times ``vectors``: the network is cut off from the loss at what it returns."""
+    outputs: list[Tensor] = []
+    leaves: list[Tensor] = []
+    calls = []
+
+    def cut(module: nn.Module, args: Any, output: Any) -> Any:
+        calls.append(module)
+        flat, structure = tree_flatten(output)
+        for index, value in enumerate(flat):
+            if isinstance(value, Tensor) and value.requires_grad:
+                outputs.append(value)
+                flat[index] = value.detach().requires_grad_()
+                leaves.append(flat[index])
+        return tree_unflatten(flat, structure)
+
+    handle = network.register_forward_hook(cut)
+    try:
+        losses = checked_losses(network, loss_fn, batch)
+    finally:
+        handle.remove()
+    if not calls:
+        raise UserError(
+            "curvature='ggn' needs to see what the network returns: call network(...) in loss_fn, "
+            "not one of its parts"
+        )
+    if not outputs:
+        return None
+    # J v is the derivative of J'u, which is linear in u.
+    along = [torch.zeros_like(z, requires_grad=True) for z in outputs]
+    backward = torch.autograd.grad(outputs, block, along, create_graph=True, materialize_grads=True)
+    forward = _inner(backward, vectors)
+    if not forward.requires_grad:
+        return None
+    moved = torch.autograd.grad(forward, along, materialize_grads=True)
+    curved = _second_derivative(losses.sum(), leaves, moved)
+    image = torch.autograd.grad(outputs, block, curved, materialize_grads=True)
+    return len(losses), image
+
+
+def _second_derivative(
+    value: Tensor, variables: list[Tensor], vectors: Sequence[Tensor]
+) -> Sequence[Tensor]:
+    """Hessian of ``value`` times ``vectors``; zero where it is linear."""
+    gradients = torch.autograd.grad(value, variables, create_graph=True, materialize_grads=True)
+    along = _inner(gradients, vectors)
+    if not along.requires_grad:
+        return [torch.zeros_like(v) for v in variables]
+    return torch.autograd.grad(along, variables, materialize_grads=True)
+
+
+def _inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    return sum((a * b).sum() for a, b in zip(first, second, strict=True))
+
+
+PRODUCTS: dict[str, BatchProduct] = {"hessian": _hessian_product, "ggn": _ggn_product}
 
 
 def finite_difference_spectra(

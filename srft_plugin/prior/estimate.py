@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 from srft_plugin.groups import operation_groups
 from srft_plugin.prior.capture import LossFn
 from srft_plugin.prior.curvature import finite_difference_spectra, lanczos_spectra
+from srft_plugin.prior.diagonal import diagonal_spectra
 from srft_plugin.prior.fisher import fisher_spectra
 from srft_plugin.prior.store import Prior
 
@@ -21,6 +22,7 @@ METHODS: dict[str, Callable[..., tuple[dict[str, Tensor], int]]] = {
     "fisher": fisher_spectra,
     "lanczos": lanczos_spectra,
     "finite_difference": finite_difference_spectra,
+    "diagonal": diagonal_spectra,
 }
 
 
@@ -31,6 +33,7 @@ def estimate_prior(
     groups: Mapping[str, list[str]] | None = None,
     method: str = "fisher",
     top_k: int = 10,
+    data: str | None = None,
     **options: Any,
 ) -> Prior:
     """Leading eigenvalues of the Fisher information of each operation of a pre-trained network.
@@ -43,8 +46,10 @@ def estimate_prior(
         batches: data of the pre-training domain D_0, on the network's device; all are held.
         groups: operation to the names of its parameters; ``operation_groups(network)`` if None.
         method: ``"fisher"``, exact for the empirical Fisher; ``"lanczos"``, the Hessian, a check;
-            ``"finite_difference"``, Eq. 7 as printed, for comparison.
+            ``"finite_difference"``, Eq. 7 as printed, for comparison; ``"diagonal"``, not spectra
+            but diagonals (``srft_plugin.tuning.anchored.estimate_diagonal``).
         top_k: K of Eq. 8, the eigenvalues to keep of each operation.
+        data: name of the source data, for the prior's metadata.
         options: further arguments of the method.
 
     Returns:
@@ -55,7 +60,7 @@ def estimate_prior(
             operation with a gradient, an unknown method.
     """
     if method not in METHODS:
-        raise UserError(f"unknown method {method!r} for the prior; known: {', '.join(METHODS)}")
+        raise unknown("method for the prior", method, METHODS)
     if top_k < 1:
         raise UserError(f"top_k is {top_k}; expected at least 1 eigenvalue (the paper uses 10)")
     groups = operation_groups(network) if groups is None else dict(groups)
@@ -76,6 +81,7 @@ def estimate_prior(
         "top_k": str(top_k),
         "samples": str(samples),
         "weights_sha256": weights_sha256(network),
+        **({} if data is None else {"data": data}),
         **{name: str(value) for name, value in options.items()},
     }
     return Prior(spectra, {g: [shapes[p] for p in ps] for g, ps in groups.items()}, metadata)

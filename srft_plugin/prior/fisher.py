@@ -16,17 +16,13 @@ from torch import Tensor, nn
 
 from srft_plugin.errors import UserError
 from srft_plugin.prior.capture import (
-    Call,
     Capture,
-    Factors,
     LossFn,
-    Outer,
-    Rows,
-    layer_factors,
     looped_gradients,
     owned_parameters,
     separable_layers,
 )
+from srft_plugin.prior.layers import Call, Factors, Outer, Rows, layer_factors
 
 # Elements of an intermediate product at a time: on a CPU, few enough for its cache.
 CPU_CHUNK = 1 << 17

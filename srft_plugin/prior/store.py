@@ -13,11 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, some
 from srft_plugin.groups import operation_groups
 from srft_plugin.transfer import percentile_rank
 
 Shapes = list[list[int]]
+SHOWN = 8  # operations in an error
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Prior:
         """Read a file written by ``save``.
 
         Raises:
-            UserError: no such file, or not a prior.
+            UserError: no such file, not a prior, or a damaged one.
         """
         if not Path(path).is_file():
             raise UserError(f"no prior file at {path}; make one with estimate_prior(...).save(...)")
@@ -70,8 +71,13 @@ class Prior:
                 f"{path} is a safetensors file but not a prior (entries such as "
                 f"{next(iter(spectra), 'none')!r}); expected one written by Prior.save"
             )
-        shapes = json.loads(metadata.pop("shapes"))
-        return cls({name: spectra[name] for name in shapes}, shapes, metadata)
+        try:
+            shapes = json.loads(metadata.pop("shapes"))
+            return cls({name: spectra[name] for name in shapes}, shapes, metadata)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path} is a damaged prior ({error!r}); delete it and make it anew"
+            ) from error
 
     def renamed(self, mapping: Mapping[str, str | None]) -> Prior:
         """The prior for a network built from this one's.
@@ -86,10 +92,10 @@ class Prior:
         """
         unknown = sorted({s for s in mapping.values() if s is not None and s not in self.spectra})
         if unknown:
-            raise UserError(f"the prior has no operations {_listed(unknown)}; it has "
-                            f"{_listed(list(self.spectra))}")  # fmt: skip
+            raise UserError(f"the prior has no operations {some(unknown, SHOWN)}; it has "
+                            f"{some(list(self.spectra), SHOWN)}")  # fmt: skip
         empty = torch.empty(0, dtype=torch.float64)
-        return Prior(
+        return type(self)(
             {new: empty if old is None else self.spectra[old] for new, old in mapping.items()},
             {new: [] if old is None else self.shapes[old] for new, old in mapping.items()},
             self.metadata,
@@ -132,7 +138,7 @@ class Prior:
             and (found := [list(parameters[p].shape) for p in members]) != self.shapes[name]
         ]
         problems = [
-            f"{what}: {_listed(names)}"
+            f"{what}: {some(names, SHOWN)}"
             for what, names in (
                 ("only in the prior", absent),
                 ("only in the network", new),
@@ -182,7 +188,7 @@ class BoundPrior:
                 unknown.append(tuple(p.shape))
         if unknown:
             raise UserError(
-                f"{len(unknown)} of the optimizer's parameters (shapes {_listed(unknown)}) are "
+                f"{len(unknown)} of the optimizer's parameters (shapes {some(unknown, SHOWN)}) are "
                 f"unknown to the bound prior; bind it to the network being trained, after the "
                 f"network is complete, unfrozen and sharded"
             )
@@ -201,9 +207,3 @@ def _trainable_operations(
     members = {name: [trainable[p] for p in group if p in trainable]
                for name, group in groups.items()}  # fmt: skip
     return {name: parameters for name, parameters in members.items() if parameters}
-
-
-def _listed(names: list, limit: int = 8) -> str:
-    """A list for a message, cut after ``limit`` items."""
-    shown = ", ".join(str(name) for name in names[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -2,67 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from torch import nn
-from torch.optim import Optimizer
 
-from srft_plugin.errors import UserError
-from srft_plugin.optimizer import SRFT
-from srft_plugin.prior import BoundPrior, Prior, bind_operations
-from srft_plugin.tuning.anchored import ewc, l2sp
+from srft_plugin.errors import UserError, unknown
+from srft_plugin.prior import Prior
+from srft_plugin.tuning.anchored import ewc, ewc_diagonal, l2sp
 from srft_plugin.tuning.base import Regularizer
+from srft_plugin.tuning.distillation import TWO_TOWERS
+from srft_plugin.tuning.sensitivity import (
+    effective,
+    srft,
+    srft_indexed,
+    srft_prior,
+    srft_random,
+    srft_reversed,
+    srft_transfer,
+)
+from srft_plugin.tuning.tracer import tracer
 
 __all__ = ["REGULARIZERS", "Regularizer", "make_regularizer", "regularizer_names"]
 
 
-class SRFTRegularizer(Regularizer):
-    """Sensitivity-aware regularized tuning: all of it is in the optimizer and its state."""
-
-    def __init__(self, operations: BoundPrior, total_steps: int, kappa: float, mode: str) -> None:
-        self.operations = operations
-        self.total_steps = total_steps
-        self.kappa = kappa
-        self.mode = mode
-
-    def wrap_optimizer(self, optimizer: Optimizer) -> Optimizer:
-        return SRFT(optimizer, self.operations, self.total_steps, self.kappa, mode=self.mode)
-
-
-def _srft(mode: str) -> Callable[..., Regularizer]:
-    def make(
-        network: nn.Module, prior: Prior | None, total_steps: int | None, kappa: float = 0.6
-    ) -> Regularizer:
-        if total_steps is None:
-            raise UserError("srft needs the total number of optimizer steps (T of Eq. 14)")
-        if mode == "transfer":
-            return SRFTRegularizer(bind_operations(network), total_steps, kappa, mode)
-        if prior is None:
-            raise UserError(
-                "srft needs a prior: make one with estimate_prior, or use srft:transfer without"
-            )
-        return SRFTRegularizer(prior.bind(network), total_steps, kappa, mode)
-
-    return make
-
-
-def _none(
-    network: nn.Module, prior: Prior | None, total_steps: int | None, **_: Any
-) -> Regularizer:
+def no_regularizer(network: nn.Module, prior: Prior | None, total_steps: int | None) -> Regularizer:
+    """Full fine-tuning."""
     return Regularizer()
 
 
+# Functions of (network, prior, total_steps, **options). Where the annotation of prior or of
+# total_steps leaves out None, it must be given.
 REGULARIZERS: dict[str, Callable[..., Regularizer]] = {
-    "none": _none,
-    "srft": _srft("both"),
-    "srft:prior": _srft("prior"),
-    "srft:transfer": _srft("transfer"),
+    "none": no_regularizer,
+    "srft": srft,
+    "srft:prior": srft_prior,
+    "srft:transfer": srft_transfer,
+    "srft:random": srft_random,
+    "srft:reversed": srft_reversed,
+    "srft:indexed": srft_indexed,
+    "effective": effective,
     "l2sp": l2sp,
     "ewc": ewc,
+    "ewc:diagonal": ewc_diagonal,
+    "tracer": tracer,
+    "tracer:ema": partial(tracer, average="ema"),
+    "contrastive_wma": partial(tracer, perspectives=TWO_TOWERS),
 }
 ENTRY_POINTS = "srft.regularizers"
+COMMON = ("network", "prior", "total_steps")  # what every regularizer is made from
+FLAGS = {"true": True, "false": False}
 
 
 def regularizer_names() -> list[str]:
@@ -90,14 +82,80 @@ def make_regularizer(
         options: settings of the regularizer, such as ``kappa``.
 
     Raises:
-        UserError: an unknown name, or something that the regularizer needs is missing.
+        UserError: an unknown name or option, or something that the regularizer needs is missing.
     """
-    make = REGULARIZERS.get(name)
-    if make is None:
-        found = entry_points(group=ENTRY_POINTS, name=name)
-        if not found:
-            raise UserError(
-                f"unknown regularizer {name!r}; known: {', '.join(regularizer_names())}"
-            )
-        make = next(iter(found)).load()
+    make = _find(name)
+    if prior is None and prior_kind(name) is not None:
+        raise UserError(f"{name} needs a prior: make one with estimate_prior on the source domain")
+    if total_steps is None and _hints(make).get("total_steps") is int:
+        raise UserError(f"{name} needs the total number of optimizer steps (T of Eq. 14)")
+    _check_options(name, options)
     return make(network, prior, total_steps, **options)
+
+
+def prior_kind(name: str) -> type[Prior] | None:
+    """The class of prior that the regularizer ``name`` must be given, None if it does without."""
+    hint = _hints(_find(name)).get("prior")
+    return hint if isinstance(hint, type) and issubclass(hint, Prior) else None
+
+
+def takes(name: str, option: str) -> bool:
+    """Whether the regularizer ``name`` has the option, under that very name."""
+    return option in _options(name)
+
+
+def read_options(name: str, assignments: Iterable[str]) -> dict[str, Any]:
+    """Options of the regularizer ``name`` from ``option=value`` texts.
+
+    A value has the type of the option's annotation; without one, it stays a text.
+
+    Raises:
+        UserError: an unknown option, or a value of another type.
+    """
+    options = {}
+    for assignment in assignments:
+        option, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"option {assignment!r} of {name}: expected option=value")
+        options[option] = text
+    _check_options(name, options)
+    kinds = _hints(_find(name))
+    for option, text in options.items():
+        hint = kinds.get(option, str)
+        kind = next(iter(get_args(hint)), hint)  # the first of a union
+        try:
+            options[option] = FLAGS[text.lower()] if kind is bool else kind(text)
+        except (KeyError, TypeError, ValueError) as error:
+            expected = getattr(kind, "__name__", kind)
+            raise UserError(f"{option}={text} of {name}: expected {expected}") from error
+    return options
+
+
+def _find(name: str) -> Callable[..., Regularizer]:
+    if name in REGULARIZERS:
+        return REGULARIZERS[name]
+    found = entry_points(group=ENTRY_POINTS, name=name)
+    if not found:
+        raise unknown("regularizer", name, regularizer_names())
+    return next(iter(found)).load()
+
+
+def _hints(make: Callable[..., Regularizer]) -> dict[str, Any]:
+    return get_type_hints(make.func if isinstance(make, partial) else make)
+
+
+def _options(name: str) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(_find(name)).parameters
+    return {option: p for option, p in parameters.items() if option not in COMMON}
+
+
+def _check_options(name: str, options: Iterable[str]) -> None:
+    known = _options(name)
+    if any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        return
+    for option in options:
+        if option not in known:
+            takers = [other for other in REGULARIZERS if takes(other, option)]
+            if takers:
+                raise UserError(f"{name} has no option {option!r}; {', '.join(takers)} have it")
+            raise unknown(f"option of {name}", option, known)

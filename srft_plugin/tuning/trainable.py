@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import nn
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 
 TRAINABLE_SETS = {
     "backbone": "all but box head and position embeddings (section III-A)",
     "backbone+head": "all but position embeddings: complete fine-tuning (Table VII)",
     "peft": "only what the network's efficient tuning adds",
     "peft+backbone": "what efficient tuning adds, and the backbone (Table VIII)",
+    "peft+head": "what efficient tuning adds, and all outside the backbone (UPVPT)",
+    "base": "all but what efficient tuning adds (UPVPT with fixed prompts, its Table 5)",
     "all": "every parameter: training from scratch",
 }
 
@@ -26,6 +29,9 @@ class Tunable(Protocol):
     def peft_parameter_names(self) -> list[str]:
         """Parameters that efficient tuning trains."""
 
+    def base_name(self, name: str) -> str | None:
+        """Where a parameter comes from in the network that this one extends; None if it is new."""
+
 
 def select_trainable(network: nn.Module | Tunable, which: str) -> None:
     """Sets ``requires_grad`` of every parameter as the set ``which`` says.
@@ -34,22 +40,26 @@ def select_trainable(network: nn.Module | Tunable, which: str) -> None:
         UserError: an unknown set, or one of efficient tuning for a network that adds nothing.
     """
     if which not in TRAINABLE_SETS:
-        raise UserError(f"unknown trainable set {which!r}; known: {', '.join(TRAINABLE_SETS)}")
+        raise unknown("trainable set", which, TRAINABLE_SETS)
     network.requires_grad_(True)
     if which == "all":
         return
-    network.freeze(head=which != "backbone+head")
-    if not which.startswith("peft"):
-        return
     added = set(network.peft_parameter_names())
-    if not added:
+    if not added and which not in ("backbone", "backbone+head"):
         raise UserError(
             f"trainable={which}: {type(network).__name__} has no parameters of efficient tuning; "
             "take backbone or backbone+head"
         )
-    if which == "peft":
+    chosen: dict[str, Callable[[str], bool]] = {
+        "peft": lambda name: name in added,
+        "peft+head": lambda name: name in added or not name.startswith("backbone."),
+        "base": lambda name: network.base_name(name) is not None,
+    }
+    if which not in ("peft+head", "base"):
+        network.freeze(head=which != "backbone+head")
+    if which in chosen:
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name in added)
+            parameter.requires_grad_(chosen[which](name))
 
 
 def trainable_table(network: nn.Module) -> str:

@@ -1,5 +1,6 @@
 """One of two processes: `python parallel_worker.py RANK FOLDER`. Run by test_parallel.py."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
-import srft_plugin.optimizer
+import srft_plugin.kernels
+import srft_plugin.ranking
 from srft_plugin import SRFT, bind_operations, estimate_prior
 
 STEPS = 3
@@ -30,11 +32,13 @@ def losses(network: nn.Module, x: Tensor) -> Tensor:
     return network(x).square().sum(1)
 
 
-def wrap(network: nn.Module) -> SRFT:
-    srft_plugin.optimizer.EXACT_ELEMENTS = 0  # sharded operations are never sorted
+def wrap(network: nn.Module, fused: bool = False) -> SRFT:
+    srft_plugin.ranking.EXACT_ELEMENTS = 0  # sharded operations are never sorted
+    srft_plugin.kernels.compiled = lambda function: function  # the same numbers, at once
+    shutil.which = lambda name: name  # which takes no compiler
     inner = AdamW(network.parameters(), lr=1e-2)
     operations = bind_operations(network)
-    return SRFT(inner, operations, STEPS, mode="transfer", ranking="histogram")
+    return SRFT(inner, operations, STEPS, mode="transfer", ranking="histogram", fused=fused)
 
 
 def train(network: nn.Module, rank: int = 0, size: int = 1) -> dict[str, Tensor]:
@@ -47,7 +51,7 @@ def train(network: nn.Module, rank: int = 0, size: int = 1) -> dict[str, Tensor]
     return network.state_dict()
 
 
-def train_sharded(rank: int) -> dict[str, Tensor]:
+def train_sharded(rank: int, fused: bool) -> dict[str, Tensor]:
     """As ``train``, with weights sharded by rows, or columns, over the processes."""
     network, plain = make_network(), make_network()
     mesh = init_device_mesh("cpu", (2,))
@@ -56,7 +60,7 @@ def train_sharded(rank: int) -> dict[str, Tensor]:
         sharded = distribute_tensor(p.detach(), mesh, placements.get(name, [Shard(0)]))
         owner, _, key = name.rpartition(".")
         setattr(network.get_submodule(owner), key, nn.Parameter(sharded))
-    optimizer = wrap(network)
+    optimizer = wrap(network, fused)
     for seed in range(STEPS):
         whole = {name: p.full_tensor() for name, p in network.named_parameters()}
         plain.load_state_dict(whole)
@@ -75,7 +79,12 @@ def main(rank: int, folder: Path) -> None:
     data_parallel = train(DistributedDataParallel(make_network()), rank, 2)
     share = [make_batch(seed).chunk(2)[rank] for seed in range(2)]
     prior = estimate_prior(make_network(), losses, share, top_k=6, distributed=True)
-    result = {"ddp": data_parallel, "sharded": train_sharded(rank), "prior": prior.spectra}
+    result = {
+        "ddp": data_parallel,
+        "sharded": train_sharded(rank, fused=False),
+        "sharded, fused": train_sharded(rank, fused=True),
+        "prior": prior.spectra,
+    }
     torch.save(result, folder / f"{rank}.pt")
     dist.destroy_process_group()
 

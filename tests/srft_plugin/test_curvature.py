@@ -44,6 +44,69 @@ def test_lanczos_finds_the_leading_eigenvalues_of_the_hessian():
         torch.testing.assert_close(prior.spectra[group], expected, rtol=1e-9, atol=1e-9)
 
 
+class Named(nn.Module):
+    """Returns what it computes in a dictionary, with something that needs no gradient."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return {"steps": 3, "scores": (self.inner(x), x)}
+
+
+def quartic(network, batch):
+    x, y = batch
+    return ((network(x)["scores"][0] - y) ** 4).sum(1)
+
+
+def explicit_ggn(network, batch, name):
+    """J'HJ with J and H formed entry by entry."""
+    x, y = batch
+    values = {n: p.detach() for n, p in network.named_parameters()}
+
+    def output(flat):
+        parameters = values | {name: flat.view_as(values[name])}
+        return functional_call(network, parameters, x)["scores"][0].flatten()
+
+    flat = values[name].flatten()
+    jacobian = torch.autograd.functional.jacobian(output, flat)
+    curvature = torch.diag(12 * (output(flat) - y.flatten()) ** 2)
+    return jacobian.T @ curvature @ jacobian / len(x)
+
+
+def test_lanczos_finds_the_leading_eigenvalues_of_the_ggn():
+    inner, batches, whole = make_network()
+    network = Named(inner)
+    groups = {"first": ["inner.0.weight"], "last": ["inner.2.weight"]}
+    spectra = estimate_prior(
+        network, quartic, batches, groups, "lanczos", top_k=4, curvature="ggn"
+    ).spectra
+    for group, (name,) in groups.items():
+        expected = torch.linalg.eigvalsh(explicit_ggn(network, whole, name)).flip(0)[:4]
+        torch.testing.assert_close(spectra[group], expected, rtol=1e-9, atol=1e-9)
+        assert (spectra[group] >= -1e-12).all()
+
+
+def test_ggn_of_unused_parameters_and_linear_losses():
+    network = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(1, 1)}).double()
+    network.forward = lambda x: network["a"](x)
+
+    def linear(net, x):
+        return net(x).sum(1)
+
+    x = torch.ones(4, 2).double()
+    settings = {"method": "lanczos", "top_k": 2, "curvature": "ggn"}
+    with pytest.warns(UserWarning, match="does not depend on b"):
+        prior = estimate_prior(network, linear, [x], **settings)
+    assert prior.spectra["a"].tolist() == [0.0, 0.0]
+    assert len(prior.spectra["b"]) == 0
+    with pytest.raises(UserError, match=r"call network\(\.\.\.\) in loss_fn"):
+        estimate_prior(network, lambda net, x: net["a"](x).sum(1), [x], **settings)
+    with pytest.raises(UserError, match="unknown curvature 'ggm'; did you mean 'ggn'"):
+        estimate_prior(network, linear, [x], **settings | {"curvature": "ggm"})
+
+
 def test_lanczos_with_repeated_eigenvalues_and_unused_parameters():
     network = nn.ModuleDict({"a": nn.Linear(1, 6, bias=False), "b": nn.Linear(1, 1)}).double()
 

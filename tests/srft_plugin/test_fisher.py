@@ -99,6 +99,44 @@ def test_what_hooks_cannot_split_is_still_exact():
         )
 
 
+class Coinciding(nn.Module):
+    """Axes of other meanings as long as the batch: rows of a table, and tokens."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(n, 4))
+        self.table = nn.Linear(4, 4)  # sees n rows, not n samples
+        self.token = nn.Parameter(torch.randn(1, 4))
+        self.place = nn.Parameter(torch.randn(n, 1))
+        self.position = nn.Parameter(torch.randn(1, n, 4))  # meets the samples as it should
+        self.vector = nn.Linear(n, 1)  # sees n features, and no axis of samples
+        self.mix = nn.Linear(4, 4)
+        self.n = n
+
+    def forward(self, x):
+        tokens = self.token.expand(self.n, -1) + self.place + self.table(self.rows).tanh()
+        tokens = tokens * self.vector(self.rows[:, 0])
+        x = self.mix(x + self.position + tokens) * tokens
+        return x.sin().sum((1, 2)) ** 2
+
+
+@pytest.mark.parametrize("sizes", [(3,), (3, 3), (3, 2), (2, 3)])
+def test_axes_as_long_as_the_batch_are_not_taken_for_it(sizes):
+    torch.manual_seed(2)
+    network = Coinciding(3).double()
+    batches = [{"x": torch.randn(n, 3, 4).double(), "target": torch.zeros(n)} for n in sizes]
+
+    def loss_fn(net, b):
+        return net(b["x"])
+
+    prior = estimate(network, loss_fn, batches, top_k=2)
+    for name, members in operation_groups(network).items():
+        expected = explicit_spectrum(network, loss_fn, batches, members, 2)
+        torch.testing.assert_close(
+            prior.spectra[name], expected, rtol=1e-6, atol=1e-9 * float(expected[0]), msg=name
+        )
+
+
 def test_network_is_left_as_it_was(tracker, loss_fn, make_batch):
     tracker.train()
     tracker.out.requires_grad_(False)
@@ -138,7 +176,7 @@ def test_bfloat16_autocast_is_close_to_float32(tracker, loss_fn, make_batch):
         ({"batches": []}, "no batches"),
         ({"top_k": 9}, "top_k is 9 but the batches hold 4 samples"),
         ({"top_k": 0}, "top_k is 0"),
-        ({"method": "guess"}, "unknown method 'guess'"),
+        ({"method": "guess"}, "unknown method for the prior 'guess'.*fisher"),
         ({"loss_fn": lambda net, b: net(b["template"], b["search"])}, r"returned \(4, 4\)"),
         (
             {"loss_fn": lambda net, b: net(b["template"], b["search"]).sum(1) / 0.0},
@@ -154,3 +192,22 @@ def test_bad_input_is_one_clear_error(tracker, loss_fn, make_batch, change, mess
     arguments = {"loss_fn": loss_fn, "batches": [make_batch(4)], "top_k": 2} | change
     with pytest.raises(UserError, match=message):
         estimate(tracker, **arguments)
+
+
+@pytest.mark.parametrize("method", ["fisher", "lanczos", "finite_difference"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_names_its_sample(tracker, loss_fn, make_batch, method, value):
+    good, bad = make_batch(4, 0), make_batch(3, 1)
+    bad["target"][2] = value
+    with pytest.raises(UserError, match=r"sample 2 of a batch of 3 is (nan|inf)"):
+        estimate(tracker, loss_fn, [good, bad], method=method, top_k=2)
+
+
+def test_gradients_that_are_not_finite_name_their_operation():
+    network = nn.Linear(2, 1, bias=False).double()
+
+    def loss_fn(net, x):
+        return (net(x) - net(x)).squeeze(1).abs().sqrt()  # 0, with an infinite slope
+
+    with pytest.raises(UserError, match="losses are finite but their gradients in Linear are not"):
+        estimate(network, loss_fn, [torch.ones(3, 2).double()], top_k=1)

@@ -56,7 +56,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("inner", OPTIMIZERS)
 @pytest.mark.parametrize("ranking", ["exact", "histogram", "sampled"])
 def test_lock_step_with_the_reference(inner, ranking, monkeypatch):
-    monkeypatch.setattr("srft_plugin.optimizer.EXACT_ELEMENTS", 0)
+    monkeypatch.setattr("srft_plugin.ranking.EXACT_ELEMENTS", 0)
     steps = 100
     # In float32 round-off swaps the ranks of near-equal gradients, and the trajectories part.
     fast, slow = small_network().double(), small_network().double()
@@ -279,7 +279,7 @@ def test_buckets_and_optimizers_of_other_makes_give_the_same_step(monkeypatch):
 
     results = []
     for make, bucket in ((AdamW, 1), (AdamW, 1 << 22), (Foreign, 1)):
-        monkeypatch.setattr("srft_plugin.optimizer.BUCKET_ELEMENTS", bucket)
+        monkeypatch.setattr("srft_plugin.update.BUCKET_ELEMENTS", bucket)
         network = small_network()
         inner = make(network.parameters(), lr=0.01)
         train(network, SRFT(inner, prior_of(network).bind(network), 4), 4)
@@ -304,7 +304,7 @@ def test_closure_is_evaluated_once_with_gradients():
 
 
 def test_column_major_weights_are_ranked_at_their_places(monkeypatch):
-    monkeypatch.setattr("srft_plugin.optimizer.EXACT_ELEMENTS", 0)
+    monkeypatch.setattr("srft_plugin.ranking.EXACT_ELEMENTS", 0)
     results = []
     for transposed in (False, True):
         network = small_network().double()
@@ -331,8 +331,8 @@ def test_steps_after_the_last_keep_the_final_weights_with_a_warning():
         ({"kappa": 1.5}, "kappa is 1.5"),
         ({"total_steps": 0}, "total_steps is 0"),
         ({"max_sensitivity": 1.1}, "max_sensitivity is 1.1"),
-        ({"mode": "posterior"}, "mode is 'posterior'; expected one of both, prior, transfer"),
-        ({"ranking": "guess"}, "ranking is 'guess'"),
+        ({"mode": "posterior"}, "unknown mode 'posterior'; did you mean 'prior'"),
+        ({"ranking": "guess"}, "unknown ranking 'guess'"),
         ({"prior": None}, "mode 'both' needs a prior"),
         ({"prior": bind_operations(small_network())}, "mode 'both' needs a prior"),
         ({"prior": prior_of(small_network()).bind(small_network())}, "unknown to the bound prior"),

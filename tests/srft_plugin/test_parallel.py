@@ -38,9 +38,9 @@ def results(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
-@pytest.mark.parametrize("kind", ["ddp", "sharded"])
+@pytest.mark.parametrize("kind", ["ddp", "sharded", "sharded, fused"])
 def test_two_processes_train_like_one(worker, results, kind, monkeypatch):
-    monkeypatch.setattr("srft_plugin.optimizer.EXACT_ELEMENTS", 0)
+    monkeypatch.setattr("srft_plugin.ranking.EXACT_ELEMENTS", 0)
     expected = worker.train(worker.make_network())
     for result in results:
         found = {name.removeprefix("module."): value for name, value in result[kind].items()}

@@ -11,7 +11,7 @@ from srft_plugin import Prior, UserError, estimate_prior
 @pytest.fixture
 def prior(tracker, loss_fn, make_batch):
     with pytest.warns(UserWarning, match="unused"):
-        return estimate_prior(tracker, loss_fn, [make_batch(6)], top_k=4)
+        return estimate_prior(tracker, loss_fn, [make_batch(6)], top_k=4, data="toy pairs")
 
 
 def test_a_saved_prior_loads_as_it_was(prior, tmp_path):
@@ -23,6 +23,7 @@ def test_a_saved_prior_loads_as_it_was(prior, tmp_path):
     assert loaded.metadata == prior.metadata
     assert loaded.metadata["method"] == "fisher"
     assert loaded.metadata["samples"] == "6"
+    assert loaded.metadata["data"] == "toy pairs"
     assert len(loaded.metadata["weights_sha256"]) == 64
 
 
@@ -76,4 +77,12 @@ def test_files_that_are_no_prior_are_refused(tmp_path):
         Prior.load(path)
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(UserError, match="not a safetensors file"):
+        Prior.load(path)
+
+
+@pytest.mark.parametrize("shapes", [{}, {"shapes": "{"}, {"shapes": '{"b": []}'}, {"shapes": "0"}])
+def test_a_damaged_prior_is_named(tmp_path, shapes):
+    path = tmp_path / "prior.safetensors"
+    save_file({"a": torch.ones(2)}, path, {"format": "srft-prior-1"} | shapes)
+    with pytest.raises(UserError, match="prior.safetensors is a damaged prior"):
         Prior.load(path)

@@ -8,55 +8,65 @@ from srft_plugin.tuning.trainable import TRAINABLE_SETS, select_trainable, train
 
 
 class Toy(nn.Module):
-    def __init__(self, prompts=True):
+    def __init__(self):
         super().__init__()
         self.pos_embed = nn.Linear(2, 1, bias=False)
-        self.blocks = nn.Linear(3, 3)
+        self.backbone = nn.ModuleDict({"attn": nn.Linear(3, 3), "mlp": nn.Linear(3, 3)})
         self.box_head = nn.Linear(3, 4)
-        if prompts:
-            self.prompt = nn.Linear(3, 1)
+        self.backbone["prompt"] = nn.Linear(3, 1)
 
     def freeze(self, head):
         self.pos_embed.requires_grad_(False)
         self.box_head.requires_grad_(not head)
 
     def peft_parameter_names(self):
-        return [name for name, _ in self.named_parameters() if "prompt" in name]
+        return [name for name, _ in self.named_parameters() if "prompt" in name or "mlp" in name]
+
+    def base_name(self, name):
+        return None if "prompt" in name else name
 
 
-@pytest.mark.parametrize(
-    ("which", "trained"),
-    [
-        ("all", {"pos_embed", "blocks", "box_head", "prompt"}),
-        ("backbone", {"blocks", "prompt"}),
-        ("backbone+head", {"blocks", "box_head", "prompt"}),
-        ("peft", {"prompt"}),
-        ("peft+backbone", {"blocks", "prompt"}),
-    ],
-)
-def test_what_trains(which, trained):
+class Bare(Toy):
+    def peft_parameter_names(self):
+        return []
+
+
+TRAINED = {
+    "all": {"pos_embed", "attn", "mlp", "prompt", "box_head"},
+    "backbone": {"attn", "mlp", "prompt"},
+    "backbone+head": {"attn", "mlp", "prompt", "box_head"},
+    "peft": {"mlp", "prompt"},
+    "peft+backbone": {"attn", "mlp", "prompt"},
+    "peft+head": {"mlp", "prompt", "pos_embed", "box_head"},
+    "base": {"pos_embed", "attn", "mlp", "box_head"},
+}
+
+
+@pytest.mark.parametrize("which", TRAINABLE_SETS)
+def test_what_trains(which):
     network = Toy()
     network.requires_grad_(False)  # whatever was before
     select_trainable(network, which)
-    assert {n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad} == trained
+    trained = {name.split(".")[-2] for name, p in network.named_parameters() if p.requires_grad}
+    assert trained == TRAINED[which]
 
 
-def test_every_set_is_known():
-    assert set(TRAINABLE_SETS) == {"all", "backbone", "backbone+head", "peft", "peft+backbone"}
+def test_unknown_set_is_refused():
     with pytest.raises(UserError, match="unknown trainable set 'head'"):
         select_trainable(Toy(), "head")
 
 
-@pytest.mark.parametrize("which", ["peft", "peft+backbone"])
+@pytest.mark.parametrize("which", ["peft", "peft+backbone", "peft+head", "base"])
 def test_efficient_tuning_needs_something_to_tune(which):
-    with pytest.raises(UserError, match="Toy has no parameters of efficient tuning"):
-        select_trainable(Toy(prompts=False), which)
+    with pytest.raises(UserError, match="Bare has no parameters of efficient tuning"):
+        select_trainable(Bare(), which)
 
 
 def test_table_counts():
     network = Toy()
     select_trainable(network, "peft")
     lines = [line.split() for line in trainable_table(network).splitlines()]
-    assert ["prompt.weight", "3", "of", "3"] in lines
+    assert ["backbone.attn", "0", "of", "12"] in lines
+    assert ["backbone.prompt", "4", "of", "4"] in lines
     assert ["box_head", "0", "of", "16"] in lines  # nothing of it trains: one line
-    assert lines[-1] == ["total", "4", "of", "34"]
+    assert lines[-1] == ["total", "16", "of", "46"]

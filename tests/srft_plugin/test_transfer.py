@@ -9,6 +9,7 @@ from srft_plugin.transfer import (
     adaptation_risk,
     histogram,
     histogram_rank,
+    histograms,
     magnitude_bins,
     percentile_rank,
     percentile_rank_reference,
@@ -67,6 +68,14 @@ def test_histogram_is_within_half_a_percent_and_a_sample_within_two(kind):
     assert 1 << 14 <= len(subset) <= 1 << 15
     table = tables_from_counts(histogram(subset))
     assert (table[magnitude_bins(g)] - exact).abs().max() <= 0.02
+
+
+def test_several_tensors_are_ranked_and_counted_as_each_alone():
+    rows = torch.randint(0, 4, (5, 30)).float()
+    together = percentile_rank(rows)
+    assert torch.equal(together, torch.stack([percentile_rank(row) for row in rows]))
+    parts = [gradients("lognormal", n, n) for n in (1, 70, 300)]
+    assert torch.equal(histograms(parts), torch.stack([histogram(part) for part in parts]))
 
 
 @settings(deadline=None)

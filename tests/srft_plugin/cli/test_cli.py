@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -50,10 +52,22 @@ def test_errors_of_the_user_are_one_line_and_status_2(capsys):
     assert error.count("\n") == 1
 
 
+def test_help_and_settings_do_not_wait_for_torch():
+    script = (
+        "import sys; from srft_plugin.cli import build_parser, main; build_parser(); "
+        "main(['env', 'show']); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 def test_env_set_and_show(tmp_path, capsys):
     assert main(["env", "set", "workspace_dir", str(tmp_path / "runs")]) == 0
     assert main(["env", "show"]) == 0
     assert f"workspace_dir: {tmp_path / 'runs'}" in capsys.readouterr().out
+    assert main(["env", "show", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["workspace_dir"] == str(tmp_path / "runs")
+    assert shown["results_dir"] == str(tmp_path / "runs" / "results")
     assert main(["env", "set", "workspace_dir"]) == 2
 
 
@@ -64,6 +78,8 @@ def test_doctor_reports_what_is_there_and_what_is_not(tmp_path, capsys):
     assert report["depthtrack_dir"]["remedy"].startswith("srft env set depthtrack_dir")
     assert report[f"link of {tmp_path}"]["found"] == "0 of 5 files"
     assert main(["doctor"]) == 0
+    (unset,) = [line for line in capsys.readouterr().out.splitlines() if "not set" in line]
+    assert "depthtrack_dir, cdtb_dir" in unset and "srft env set KEY PATH" in unset
 
 
 class TestDemoFolder:
@@ -107,5 +123,16 @@ def test_convert_and_inspect(tmp_path, capsys):
     assert main(["convert", str(DEFAULT_BASE), target, "--to", "two_branch"]) == 0
     assert main(["inspect", target]) == 0
     assert "two_branch_tiny" in capsys.readouterr().out
+    assert main(["inspect", target, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["network"], found["search_size"]) == ("two_branch_tiny", 128)
+    assert found["parts"]["backbone.patch_embed_rgb"] == {"tensors": 2, "values": 147_648}
     assert main(["inspect", str(tmp_path / "none.pth")]) == 2
     assert "none.pth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_gets_its_completion(shell, capsys):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "srft" in script and "sensitivity" in script and "--in-process" in script

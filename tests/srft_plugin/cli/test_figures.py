@@ -6,18 +6,16 @@ import cv2
 import pytest
 import torch
 
-from ltr_ext.models.checkpoint import save_network
+from ltr_ext.models.checkpoint import load_network, save_network
 from ltr_ext.models.registry import build_network
+from ltr_ext.recipe import load_recipe
+from ltr_ext.trainers.checkpoints import CheckpointFolder
+from ltr_ext.trainers.settings import write_settings
 from srft_plugin.cli import main
+from srft_plugin.groups import operation_groups
 from srft_plugin.prior import Prior
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    torch.manual_seed(0)
-    file = tmp_path_factory.mktemp("base") / "base.safetensors"
-    save_network(build_network("ostrack_tiny"), file)
-    return file
+PATCH = "backbone.patch_embed.proj"
 
 
 def drawn(file):
@@ -43,11 +41,16 @@ def test_training_curves(tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
     records = [{"step": step, "loss": 2 / step, "iou": 0.1 * step} for step in (1, 2, 3)]
+    records[1] |= {"loss": None, "iou": None}  # all steps were skipped
+    records[2] |= {"validation_loss": 0.9, "validation_iou": 0.2}
     (run / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     assert main(["plot", "training", str(run), "--out", str(tmp_path / "a.png")]) == 0
     assert drawn(tmp_path / "a.png")
     assert main(["plot", "training", "nowhere", "--out", str(tmp_path / "b.png")]) == 2
     assert "no run 'nowhere'" in capsys.readouterr().err
+    unwritable = tmp_path / "a.png" / "b.png"
+    assert main(["plot", "training", str(run), "--out", str(unwritable)]) == 2
+    assert f"cannot write {unwritable}" in capsys.readouterr().err
 
 
 def test_weight_distance_from_the_base_tracker(base, tmp_path):
@@ -57,6 +60,46 @@ def test_weight_distance_from_the_base_tracker(base, tmp_path):
     arguments = [str(base), str(tmp_path / "tuned.safetensors"), "--out", str(out)]
     assert main(["plot", "weight-distance", *arguments]) == 0
     assert drawn(out)
+
+
+def test_weighted_distance_over_the_checkpoints_of_a_run(base, tmp_path, capsys, monkeypatch):
+    run, out = tmp_path / "run", tmp_path / "w.png"
+    recipe = load_recipe("tiny_depth").override([f"base={base}", "samples_per_epoch=32"])
+    write_settings(run, recipe)
+    arguments = ["plot", "weighted-distance", str(run), "--out", str(out)]
+    assert main(arguments) == 2
+    assert "no prior file" in capsys.readouterr().err
+    network = build_network("two_branch_tiny")
+    network.copy_base(load_network(base))
+    groups = operation_groups(load_network(base))
+    shapes = {name: list(p.shape) for name, p in load_network(base).named_parameters()}
+    # All sensitivity on the patch embedding, whose weights grow by a half and then to the double.
+    spectra = {name: torch.tensor([float(name == PATCH)]).double() for name in groups}
+    Prior(spectra, {g: [shapes[p] for p in members] for g, members in groups.items()}).save(
+        run / "prior.safetensors"
+    )
+    assert main(arguments) == 2
+    assert "holds no checkpoints yet" in capsys.readouterr().err
+    for epoch, factor in ((1, 1.5), (3, 2.0)):
+        state = {name: factor * value for name, value in network.state_dict().items()}
+        CheckpointFolder(run).save(epoch, {"net": state, "epoch": epoch})
+    curves = {}
+
+    def draw(found, file):
+        curves.update(found)
+        file.touch()
+
+    monkeypatch.setattr("srft_plugin.plots.weighted_distance_curves", draw)
+    assert main(arguments) == 0
+    monkeypatch.undo()
+    steps = recipe.steps_per_epoch
+    assert [step for step, _ in curves["run"]] == [0, steps, 3 * steps]
+    assert [distance for _, distance in curves["run"]] == pytest.approx([0, 0.5, 1.0], rel=1e-5)
+    assert main(arguments) == 0
+    assert drawn(out)
+    (run / "checkpoint_ep0003.pt").write_bytes(b"")
+    assert main(arguments) == 2
+    assert "checkpoint_ep0003.pt is damaged" in capsys.readouterr().err
 
 
 def test_gradient_sparsity(base, tmp_path):

@@ -1,0 +1,129 @@
+"""The sensitivity s_n of every parameter at one step (Eq. 13, 14), in one process or sharded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard
+from torch.nn import Parameter
+
+from srft_plugin.errors import UserError
+from srft_plugin.transfer import (
+    BINS,
+    histogram,
+    histograms,
+    percentile_rank,
+    sample,
+    tables_from_counts,
+)
+
+RANKINGS = ("sampled", "histogram", "exact")
+# Operations of up to so many elements are sorted: no slower, and a shared bin would weigh more.
+EXACT_ELEMENTS = 1 << 12
+# Operations ranked at a time: enough to spread the cost of a call, few enough for a CPU's cache.
+TOGETHER = 16
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Parameters that are ranked together.
+
+    Attributes:
+        parameters: at a step, those with a gradient.
+        prior_rank: s^p in [0, 1].
+    """
+
+    parameters: list[Parameter]
+    prior_rank: float
+
+    def elements(self) -> int:
+        """Number of parameters, those of other processes included."""
+        return sum(p.numel() for p in self.parameters)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """s_n = prior * s^p + transfer * s^t, the upper end of s_n being part of both weights."""
+
+    prior: float
+    transfer: float
+    ranking: str
+
+    def constant(self, operation: Operation) -> float:
+        """The part of s_n that all parameters of the operation share."""
+        return self.prior * operation.prior_rank
+
+    def by_table(self, operation: Operation) -> bool:
+        """Whether s_n is a function of the histogram bin of the gradient."""
+        sharded = any(isinstance(p.grad, DTensor) for p in operation.parameters)
+        is_small = operation.elements() <= EXACT_ELEMENTS and not sharded
+        return self.transfer == 0 or (self.ranking != "exact" and not is_small)
+
+    def batches(self, operations: list[Operation]) -> Iterator[list[Operation]]:
+        """Operations that ``tables`` or ``exact`` take together."""
+        kinds: dict[tuple[torch.device, bool, int], list[Operation]] = {}
+        for operation in operations:
+            by_table = self.by_table(operation)
+            size = 0 if by_table else operation.elements()
+            kind = (operation.parameters[0].device, by_table, size)
+            kinds.setdefault(kind, []).append(operation)
+        for (_, _, size), members in kinds.items():
+            together = TOGETHER if size <= EXACT_ELEMENTS else 1
+            for start in range(0, len(members), together):
+                yield members[start : start + together]
+
+    def exact(self, operations: list[Operation]) -> list[list[Tensor]]:
+        """s_n of each parameter tensor of each operation, by sorting; all of one size."""
+        gradients = [[p.grad for p in operation.parameters] for operation in operations]
+        if any(isinstance(g, DTensor) for members in gradients for g in members):
+            raise UserError("ranking='exact' cannot rank sharded parameters; use 'histogram'")
+        rows = [torch.cat([g.flatten() for g in members]) for members in gradients]
+        joint = percentile_rank(torch.stack(rows).abs_()).mul_(self.transfer)
+        for row, operation in zip(joint, operations, strict=True):
+            row += self.constant(operation)
+        return [
+            [part.view_as(g) for part, g in zip(row.split([g.numel() for g in members]), members,
+                                                strict=True)]
+            for row, members in zip(joint, gradients, strict=True)
+        ]  # fmt: skip
+
+    def tables(self, operations: list[Operation]) -> Tensor:
+        """s_n by operation and histogram bin: (operations, BINS) float32."""
+        if self.transfer == 0:
+            device = operations[0].parameters[0].device
+            tables = torch.zeros(len(operations), BINS, device=device)
+        else:
+            counts = _counts(operations, self.ranking == "sampled")
+            tables = tables_from_counts(counts).mul_(self.transfer)
+        for table, operation in zip(tables, operations, strict=True):
+            table += self.constant(operation)
+        return tables
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a sharded tensor that lives in this process, sharing its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _counts(operations: list[Operation], sampled: bool) -> Tensor:
+    """Histograms over all gradients of each operation: (operations, BINS)."""
+    if sampled and not any(isinstance(p.grad, DTensor) for o in operations for p in o.parameters):
+        return histograms([
+            torch.cat([sample(p.grad, o.elements()) for p in o.parameters]) for o in operations
+        ])  # fmt: skip
+    return torch.stack([sum(_counts_of(p, o, sampled) for p in o.parameters) for o in operations])
+
+
+def _counts_of(p: Parameter, operation: Operation, sampled: bool) -> Tensor:
+    """Histogram of a gradient, over all processes that hold shards of it."""
+    gradient = local(p.grad)
+    counts = histogram(sample(gradient, operation.elements()) if sampled else gradient)
+    if isinstance(p.grad, DTensor):
+        for axis, placement in enumerate(p.grad.placements):
+            if isinstance(placement, Shard):
+                dist.all_reduce(counts, group=p.grad.device_mesh.get_group(axis))
+    return counts
