@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+
+ACCEPT_CHANGES = "--accept-changes"
 
 
 def add_commands(subparsers) -> None:
@@ -23,13 +26,14 @@ def add_commands(subparsers) -> None:
     convert.add_argument("target", type=Path, help="the .safetensors file to write")
     convert.add_argument("--to", help="two_branch, or the network to start from these weights")
     convert.add_argument("--modality", choices=("depth", "thermal", "event"))
-    convert.add_argument("--network", help="what the file holds, where its tensors fit several")
+    convert.add_argument("--network", help="what the file holds or starts")
     convert.set_defaults(run=_convert)
 
     inspect = subparsers.add_parser(
         "inspect", help="what a checkpoint holds", description=_inspect.__doc__
     )
-    inspect.add_argument("file", type=Path)
+    inspect.add_argument("file", type=Path, help="an official checkpoint or one of ours")
+    inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(run=_inspect)
 
     env = subparsers.add_parser(
@@ -37,7 +41,8 @@ def add_commands(subparsers) -> None:
     )
     env.add_argument("action", choices=("show", "set"))
     env.add_argument("key", nargs="?", help="for example depthtrack_dir or workspace_dir")
-    env.add_argument("path", nargs="?")
+    env.add_argument("path", nargs="?", help="folder, stored as an absolute path")
+    env.add_argument("--json", action="store_true", help="print JSON")
     env.set_defaults(run=_env)
 
 
@@ -54,9 +59,12 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     """Show which network a checkpoint holds, its sizes, metadata and parts; nothing is executed."""
-    from ltr_ext.models.convert import inspect
+    from ltr_ext.models.convert import contents, inspect
 
-    print(inspect(arguments.file))
+    if arguments.json:
+        print(json.dumps(contents(arguments.file), indent=2))
+    else:
+        print(inspect(arguments.file))
     return 0
 
 
@@ -73,22 +81,32 @@ def _env(arguments: argparse.Namespace) -> int:
             )
         print(f"written to {set_path(arguments.key, arguments.path)}")
         return 0
-    print(f"settings file: {settings_file()}")
-    print(f"workspace_dir: {environment().workspace_dir}")
-    print(f"results_dir: {environment().results_dir}")
-    for key, path in sorted(read_settings().items()):
-        if key.endswith("_dir") and key not in ("workspace_dir", "results_dir"):
+    shown = {
+        "settings file": str(settings_file()),
+        **dict(sorted(read_settings().items())),
+        "workspace_dir": str(environment().workspace_dir),
+        "results_dir": str(environment().results_dir),
+    }
+    if arguments.json:
+        print(json.dumps(shown, indent=2))
+    else:
+        for key, path in shown.items():
             print(f"{key}: {path}")
     return 0
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments shared by this command and `srft train`."""
+    """Arguments of `srft train` and of `python -m ltr_ext.run_training`."""
     parser.add_argument("config", help="a recipe of ltr_ext/train_settings/srft")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
     parser.add_argument("--name", help="name of the run; the config's unless given")
     parser.add_argument("--workspace", type=Path, help="folder for runs; see `srft env`")
     parser.add_argument("--device", help="default: the GPU where there is one")
+    parser.add_argument(
+        ACCEPT_CHANGES,
+        action="store_true",
+        help="go on with a run that was begun with other settings",
+    )
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
@@ -110,5 +128,6 @@ def run_training(arguments: argparse.Namespace) -> int:
 
     recipe = load_recipe(arguments.config).override(arguments.overrides)
     folder = run_dir(arguments.name or arguments.config, arguments.workspace)
-    print(f"network: {train(recipe, folder, arguments.device or default_device())}")
+    device = arguments.device or default_device()
+    print(f"network: {train(recipe, folder, device, arguments.accept_changes)}")
     return 0

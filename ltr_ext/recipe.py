@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+import re
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from srft_plugin.errors import UserError, unknown
-from srft_plugin.tuning.regularizer import regularizer_names
+from srft_plugin.tuning.regularizer import read_options
 from srft_plugin.tuning.trainable import TRAINABLE_SETS
 
 
@@ -26,20 +27,34 @@ class Recipe:
         base: RGB checkpoint to start from: a file, the name of one in ``pretrained_dir``,
             ``default`` for the bundled tracker, or None to train from scratch.
         source: RGB sets that stand for the pre-training domain D_0 of the prior sensitivity.
-        regularizer: ``none`` (full fine-tuning), ``srft``, ``srft:prior``, ``srft:transfer``,
-            ``l2sp``, ``ewc``, or one that another package adds.
+        regularizer: ``none`` (full fine-tuning), ``srft``, or another of
+            ``srft_plugin.tuning.regularizer``, or one that another package adds.
+        regularizer_options: what it takes beyond ``kappa``, ``option=value`` each.
         trainable: which parameters train: ``srft_plugin.tuning.trainable.TRAINABLE_SETS``.
         epochs, samples_per_epoch, batch_size: the budget; the batch is the total over processes.
         lr, weight_decay, grad_clip: AdamW and the bound on the gradient norm.
+        lr_groups: learning rates of parameters by name, ``regex=rate`` each; the first expression
+            that is found in a name decides, ``lr`` is for the rest.
         warmup: share of the steps in which the rate rises linearly from 0.
-        decay: what happens in the last fifth of the steps: ``none``, ``step`` (times 0.1) or
-            ``linear`` (to 0).
+        decay: what happens to the rate in the end: ``none``, ``step`` (times 0.1) or ``linear``
+            (to 0).
+        decay_at: share of the steps after which it does.
         kappa: harmony coefficient of Eq. 14.
         top_k, prior_samples: eigenvalues per operation (Eq. 8) and samples of D_0.
         max_gap: largest distance in frames between template and search region.
         centre_jitter, scale_jitter: displacement of the search region (dimensionless).
         seed: seeds initialisation, sampling and augmentation.
-        precision: ``fp32`` or ``bf16`` (autocast).
+        validation, validation_samples: sets and number of the pairs that each epoch is judged on;
+            without sets, it is judged by its own training pairs.
+        keep: how many of the newest checkpoints stay, beside the best.
+        max_skipped: so many steps in a row with a NaN or infinite gradient end the run.
+        precision: ``fp32``, or autocast to ``bf16`` or to ``fp16`` with a scaled loss.
+        accumulate: parts that a batch is computed in, one after the other.
+        checkpoint_activations: compute the blocks' activations twice instead of keeping them.
+        ema: decay of a running average of the weights, which is then what the run is judged by and
+            leaves behind; 0 for none.
+        compile: ``torch.compile`` the network, and the update of SRFT.
+        parallel: how processes share the work: ``ddp``, or ``fsdp`` to share the weights as well.
         workers: processes that prepare batches; 0 prepares them in the training process.
     """
 
@@ -48,6 +63,7 @@ class Recipe:
     base: str | None = "default"
     source: tuple[str, ...] = ("synthetic_rgb",)
     regularizer: str = "srft"
+    regularizer_options: tuple[str, ...] = ()
     trainable: str = "backbone"
     epochs: int = 30
     samples_per_epoch: int = 80_000
@@ -55,8 +71,10 @@ class Recipe:
     lr: float = 1e-4
     weight_decay: float = 1e-4
     grad_clip: float = 0.1
+    lr_groups: tuple[str, ...] = ()
     warmup: float = 0.0
     decay: str = "none"
+    decay_at: float = 0.8
     kappa: float = 0.6
     top_k: int = 10
     prior_samples: int = 256
@@ -64,13 +82,26 @@ class Recipe:
     centre_jitter: float = 3.0
     scale_jitter: float = 0.25
     seed: int = 0
+    validation: tuple[str, ...] = ()
+    validation_samples: int = 512
+    keep: int = 2
+    max_skipped: int = 10
     precision: str = "fp32"
+    accumulate: int = 1
+    checkpoint_activations: bool = False
+    ema: float = 0.0
+    compile: bool = False
+    parallel: str = "ddp"
     workers: int = 4
 
     def __post_init__(self):
-        for name in ("epochs", "samples_per_epoch", "batch_size"):
+        for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.decay_at < 1:
+            raise UserError(f"decay_at must be at least 0 and below 1, not {self.decay_at}")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"ema must be at least 0 and below 1, not {self.ema}")
         if self.samples_per_epoch < self.batch_size:
             raise UserError(
                 f"samples_per_epoch ({self.samples_per_epoch}) is smaller than one batch "
@@ -79,8 +110,8 @@ class Recipe:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise unknown(f"value of {name}", getattr(self, name), allowed)
-        if self.regularizer not in regularizer_names():
-            raise unknown("regularizer", self.regularizer, regularizer_names())
+        read_options(self.regularizer, self.regularizer_options)
+        self.rates()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -97,9 +128,27 @@ class Recipe:
         progress = step / self.total_steps
         if progress < self.warmup:
             return (step + 1) / (self.warmup * self.total_steps + 1)
-        if progress < 0.8 or self.decay == "none":
+        if progress < self.decay_at or self.decay == "none":
             return 1.0
-        return 0.1 if self.decay == "step" else (1 - progress) / 0.2
+        return 0.1 if self.decay == "step" else (1 - progress) / (1 - self.decay_at)
+
+    def rates(self) -> list[tuple[re.Pattern[str], float]]:
+        """``lr_groups``, read.
+
+        Raises:
+            UserError: one is not a regular expression, ``=`` and a number.
+        """
+        rates = []
+        for group in self.lr_groups:
+            pattern, _, rate = group.rpartition("=")
+            try:
+                rates.append((re.compile(pattern), float(rate)))
+            except (re.error, ValueError) as error:
+                raise UserError(
+                    f"lr_groups: {group!r} is not of the form regex=rate, such as "
+                    f"backbone.fusion=1e-4 ({error})"
+                ) from error
+        return rates
 
     def override(self, assignments: list[str]) -> Recipe:
         """A copy with ``key=value`` assignments applied, values read by the field's type.
@@ -125,52 +174,15 @@ class Recipe:
         run_in_host(self, settings)
 
 
-TRAINING_SETS = {"depth": "depthtrack", "thermal": "lasher", "event": "visevent"}
-
-
-def paper_recipe(base: str, *modalities: str) -> Recipe:
-    """The paper's recipe for the two-branch network on ``base`` (sections III and IV-A.4).
-
-    Args:
-        base: an RGB network of the registry; its official checkpoint is expected in
-            ``pretrained_dir`` as ``<base>.pth.tar``, or is given by ``base=PATH``.
-        modalities: what to train on; more than one makes a tracker for all of them (rgbx).
-    """
-    return Recipe(
-        network=f"two_branch_{base}",
-        base=f"{base}.pth.tar",
-        datasets=tuple(TRAINING_SETS[modality] for modality in modalities),
-        source=("lasot", "got10k"),
-        precision="bf16",
-        workers=8,
-    )
-
-
-def vipt_recipe(modality: str) -> Recipe:
-    """ViPT as its authors train it: 60 epochs of 60 000 samples, the rate falls after 48."""
-    return dataclasses.replace(
-        paper_recipe("ostrack256", modality),
-        network="vipt256",
-        regularizer="none",
-        trainable="peft",
-        epochs=60,
-        samples_per_epoch=60_000,
-        batch_size=64,
-        lr=4e-4,
-        decay="step",
-    )
-
-
-def unfrozen_recipe(network: str, base: str, modality: str) -> Recipe:
-    """A network of efficient tuning with its backbone unfrozen, by SRFT (Table VIII)."""
-    return dataclasses.replace(
-        paper_recipe(base, modality), network=network, trainable="peft+backbone"
-    )
-
-
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+AT_LEAST_ONE = (
+    "epochs", "samples_per_epoch", "batch_size", "accumulate", "keep", "max_skipped",
+    "validation_samples",
+)  # fmt: skip
 CHOICES = {
     "decay": ("none", "step", "linear"),
-    "precision": ("fp32", "bf16"),
+    "parallel": ("ddp", "fsdp"),
+    "precision": ("fp32", "bf16", "fp16"),
     "trainable": tuple(TRAINABLE_SETS),
 }
 
@@ -182,6 +194,10 @@ def _parse(key: str, text: str, hint: Any) -> Any:
     kind = options[0]
     if hint == tuple[str, ...]:
         return tuple(part for part in text.split(",") if part)
+    if kind is bool:
+        if text.lower() not in BOOLEANS:
+            raise UserError(f"{key}={text}: expected true or false")
+        return BOOLEANS[text.lower()]
     try:
         return kind(text)
     except ValueError as error:

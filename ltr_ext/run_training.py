@@ -2,44 +2,45 @@
 
 The same command resumes a run that was stopped. Results are in
 ``<workspace>/checkpoints/ltr/srft/<config>``: checkpoints, ``log.jsonl``, TensorBoard files,
-``prior.safetensors`` and, at the end, ``network.safetensors`` for tracking.
+``prior.safetensors``, and for tracking ``best.safetensors`` and, at the end,
+``network.safetensors``.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import random
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
+from ltr_ext.actors.distillation import TRACKING
 from ltr_ext.actors.tracking import sample_loss, to_device
 from ltr_ext.admin.environment import default_device, environment
 from ltr_ext.admin.files import atomic_write
-from ltr_ext.commands import add_training_arguments, parse_arguments, run_training
-from ltr_ext.data.loader import make_loader
+from ltr_ext.commands import ACCEPT_CHANGES, add_training_arguments, parse_arguments, run_training
+from ltr_ext.data.loader import PairLoader, make_loader
 from ltr_ext.data.sampler import PairDataset
 from ltr_ext.dataset.training_sets import open_training_sets
-from ltr_ext.models.checkpoint import load_network, save_network
+from ltr_ext.models.checkpoint import load_network
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import Recipe
-from ltr_ext.trainers.processes import join_processes
+from ltr_ext.trainers.preparation import prepare
+from ltr_ext.trainers.processes import Processes, join_processes, seed_everything
 from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import UserError, report_errors
 from srft_plugin.prior import Prior, estimate_prior
 from srft_plugin.prior.estimate import weights_sha256
-from srft_plugin.tuning.regularizer import make_regularizer
+from srft_plugin.tuning.anchored import DiagonalFisher, estimate_diagonal
+from srft_plugin.tuning.regularizer import make_regularizer, prior_kind, read_options, takes
 from srft_plugin.tuning.trainable import select_trainable, trainable_table
 
 DEFAULT_BASE = Path(__file__).parent / "models" / "weights" / "ostrack_tiny.safetensors"
-PRIOR = "prior.safetensors"
-NEED_PRIOR = ("srft", "srft:prior", "ewc")
+PRIORS = {Prior: "prior.safetensors", DiagonalFisher: "fisher_diagonal.safetensors"}
 PRIOR_BATCH = 16  # samples per backward pass of the prior estimate
 
 
@@ -48,8 +49,16 @@ def run_dir(name: str, workspace: Path | None = None) -> Path:
     return (workspace or environment().workspace_dir) / "checkpoints" / "ltr" / "srft" / name
 
 
-def train(recipe: Recipe, folder: Path, device: str | torch.device = "cpu") -> Path:
+def train(
+    recipe: Recipe,
+    folder: Path,
+    device: str | torch.device = "cpu",
+    accept_changes: bool = False,
+) -> Path:
     """Runs ``recipe`` to its end in ``folder``, from where it stopped if it was begun there.
+
+    Args:
+        accept_changes: go on with a run that was begun with other settings.
 
     Returns:
         The network file, ready for tracking.
@@ -58,44 +67,59 @@ def train(recipe: Recipe, folder: Path, device: str | torch.device = "cpu") -> P
         UserError: wrong data, checkpoint or settings; see the message.
     """
     processes, device = join_processes(str(device))
-    share = processes.share(recipe.batch_size)
+    share = processes.share(recipe.batch_size, recipe.accumulate)
     seed_everything(recipe.seed)
     base = None if recipe.base is None else load_network(base_file(recipe.base))
     network = trainable_network(recipe, base)
     data = training_pairs(recipe, recipe.datasets, network, recipe.samples_per_epoch, recipe.seed)
-    prior = None
-    if recipe.regularizer in NEED_PRIOR:
-        if processes.is_first and not _has_prior(folder / PRIOR, recipe, base):
-            atomic_write(folder / PRIOR, source_prior(recipe, base, device).save)
-        processes.wait()
-        prior = Prior.load(folder / PRIOR).renamed(network.prior_sources())
-    options = {"kappa": recipe.kappa} if recipe.regularizer.startswith("srft") else {}
+    network.metadata = {"modality": data.modality} if data.modality else {}
+    prior = run_prior(recipe, network, base, folder, device, processes)
+    model = prepare(network, recipe, device, processes)
     regularizer = make_regularizer(
-        recipe.regularizer, network, prior, recipe.total_steps, **options
+        recipe.regularizer, network, prior, recipe.total_steps, **regularizer_options(recipe)
     )
 
     def batches(step: int):
         start, stop = (n * recipe.batch_size for n in (step, recipe.total_steps))
-        return make_loader(
-            data,
-            share,
-            start,
-            stop,
-            processes.rank,
-            processes.count,
-            workers=recipe.workers,
-            pin_memory=device.type == "cuda",
-        )
+        return _loader(recipe, data, share, start, stop, processes, device)
 
+    validation = None
+    if recipe.validation:
+        samples, seed = recipe.validation_samples, recipe.seed + 2
+        pairs = training_pairs(recipe, recipe.validation, network, samples, seed)
+        part = min(share, max(samples // processes.count, 1))
+        validation = _loader(recipe, pairs, part, 0, samples, processes, device)
     if processes.is_first:
         print(f"what trains:\n{trainable_table(network)}")
-    trainer = Trainer(network, recipe, regularizer, batches, folder, device, processes)
-    trainer.train()
+    trainer = Trainer(
+        network, model, recipe, regularizer, batches, validation, folder, device, processes
+    )
+    trainer.train(accept_changes)
     file = folder / "network.safetensors"
-    described = {"steps": recipe.total_steps, "regularizer": recipe.regularizer}
-    if processes.is_first:
-        atomic_write(file, lambda partial: save_network(network.cpu(), partial, **described))
+    trainer.write_network(file)
+    processes.leave()
     return file
+
+
+def _loader(
+    recipe: Recipe,
+    data: PairDataset,
+    share: int,
+    start: int,
+    stop: int,
+    processes: Processes,
+    device: torch.device,
+) -> PairLoader:
+    return make_loader(
+        data,
+        share,
+        start,
+        stop,
+        processes.rank,
+        processes.count,
+        workers=recipe.workers,
+        pin_memory=device.type == "cuda",
+    )
 
 
 def base_file(base: str) -> Path:
@@ -114,13 +138,6 @@ def base_file(base: str) -> Path:
         f"base checkpoint {base}: no such file, nor in {pretrained}; give base=PATH, or put it "
         "there (`srft env set pretrained_dir PATH` names another folder)"
     )
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds every generator that training may draw from."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def trainable_network(recipe: Recipe, base: TrackingNetwork | None) -> TrackingNetwork:
@@ -148,25 +165,68 @@ def training_pairs(
     )
 
 
-def _has_prior(file: Path, recipe: Recipe, base: TrackingNetwork) -> bool:
+def regularizer_options(recipe: Recipe) -> dict[str, Any]:
+    """Settings of the recipe's regularizer: those that every recipe has, and its own."""
+    general = {"kappa": recipe.kappa, "fused": recipe.compile, "perspectives": TRACKING}
+    taken = {name: value for name, value in general.items() if takes(recipe.regularizer, name)}
+    return taken | read_options(recipe.regularizer, recipe.regularizer_options)
+
+
+def run_prior(
+    recipe: Recipe,
+    network: TrackingNetwork,
+    base: TrackingNetwork | None,
+    folder: Path,
+    device: torch.device,
+    processes: Processes,
+) -> Prior | None:
+    """The prior of ``network`` that the regularizer needs, from the run's file or newly made.
+
+    Raises:
+        UserError: a prior is needed and there is no base network.
+    """
+    kind = prior_kind(recipe.regularizer)
+    if kind is None:
+        return None
+    if base is None:
+        raise UserError(
+            f"regularizer={recipe.regularizer} needs the prior of a base network, and base is "
+            "none; name a checkpoint, or take regularizer=none"
+        )
+    file = folder / PRIORS[kind]
+    if processes.is_first and not _has_prior(file, kind, recipe, base):
+        atomic_write(file, source_prior(recipe, base, device, kind).save)
+    processes.wait()
+    names = [name for name, _ in network.named_parameters()]
+    parameters = {name: network.base_name(name) for name in names}
+    sources = parameters if kind is DiagonalFisher else network.prior_sources()
+    return kind.load(file).renamed(sources)
+
+
+def _has_prior(file: Path, kind: type[Prior], recipe: Recipe, base: TrackingNetwork) -> bool:
     """Whether ``file`` holds the prior of these weights, from an earlier start of the run."""
     if not file.exists():
         return False
-    found = Prior.load(file).metadata
-    return (found.get("weights_sha256"), found.get("top_k")) == (
-        weights_sha256(base),
-        str(recipe.top_k),
-    )
+    found = kind.load(file).metadata
+    same_weights = found.get("weights_sha256") == weights_sha256(base)
+    return same_weights and (kind is DiagonalFisher or found.get("top_k") == str(recipe.top_k))
 
 
-def source_prior(recipe: Recipe, base: TrackingNetwork, device: torch.device) -> Prior:
+def source_prior(
+    recipe: Recipe, base: TrackingNetwork, device: torch.device, kind: type[Prior] = Prior
+) -> Prior:
     """Prior sensitivity of the base tracker on the recipe's RGB data (III-B.1)."""
     data = training_pairs(recipe, recipe.source, base, recipe.prior_samples, recipe.seed + 1)
-    loader = make_loader(data, min(PRIOR_BATCH, recipe.prior_samples), workers=recipe.workers)
+    size = 1 if kind is DiagonalFisher else min(PRIOR_BATCH, recipe.prior_samples)
+    loader = make_loader(data, size, workers=recipe.workers)
     batches = (
         to_device(batch, device) for batch in tqdm(loader, desc="prior sensitivity", disable=None)
     )
-    prior = estimate_prior(base.to(device).eval(), sample_loss, batches, top_k=recipe.top_k)
+    network, names = base.to(device).eval(), " ".join(recipe.source)
+    if kind is DiagonalFisher:
+        prior = estimate_diagonal(network, sample_loss, batches, data=names)
+    else:
+        prior = estimate_prior(network, sample_loss, batches, top_k=recipe.top_k, data=names)
     base.cpu()
     return prior
 
@@ -174,13 +234,15 @@ def source_prior(recipe: Recipe, base: TrackingNetwork, device: torch.device) ->
 def run_in_host(recipe: Recipe, settings: Any) -> None:
     """Trains from pytracking's `run_training.py`: paths and names from its settings.
 
-    Overrides come from the environment variable ``SRFT_OVERRIDES`` (separated by spaces), as the
-    host's command line has no room for them.
+    Overrides, and ``--accept-changes``, come from the environment variable ``SRFT_OVERRIDES``
+    (separated by spaces), as the host's command line has no room for them.
     """
-    recipe = recipe.override(os.environ.get("SRFT_OVERRIDES", "").split())
+    words = os.environ.get("SRFT_OVERRIDES", "").split()
+    accept_changes = ACCEPT_CHANGES in words
+    recipe = recipe.override([word for word in words if word != ACCEPT_CHANGES])
     workspace = Path(settings.env.workspace_dir or environment().workspace_dir)
     device = default_device() if settings.use_gpu else "cpu"
-    train(recipe, run_dir(settings.script_name, workspace), device)
+    train(recipe, run_dir(settings.script_name, workspace), device, accept_changes)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,7 +1,4 @@
-"""Losses of the base trackers (Eq. 16): focal + 2 GIoU + 5 L1, each one value per sample.
-
-Per-sample values are what the empirical Fisher needs; training takes their mean.
-"""
+"""Loss functions that criteria are made of."""
 
 from __future__ import annotations
 
@@ -13,8 +10,8 @@ def focal_loss(score_map: Tensor, target: Tensor) -> Tensor:
     """Weighted focal loss of a Gaussian heat map (alpha 2, beta 4), per sample.
 
     Args:
-        score_map: (B, 1, H, W) or (B, H, W) probabilities strictly between 0 and 1.
-        target: (B, H, W) heat map, exactly 1 at the centre cell.
+        score_map: (B, 1, H, W) probabilities strictly between 0 and 1.
+        target: (B, 1, H, W) heat map, exactly 1 at the centre cell.
 
     Returns:
         (B,) loss: sum over the cells divided by the number of centre cells of the sample.
@@ -24,6 +21,18 @@ def focal_loss(score_map: Tensor, target: Tensor) -> Tensor:
     hit = torch.log(probability) * (1 - probability) ** 2
     miss = torch.log(1 - probability) * probability**2 * (1 - target) ** 4
     return -torch.where(centre, hit, miss).sum(1) / centre.sum(1).clamp(min=1)
+
+
+def varifocal_loss(score: Tensor, target: Tensor) -> Tensor:
+    """Varifocal loss (Zhang et al., CVPR 2021; alpha 0.75, gamma 2), per element.
+
+    Args:
+        score: probabilities strictly between 0 and 1.
+        target: of the same shape: the quality of a positive, 0 for a negative. Positives weigh as
+            much as their quality, negatives the less the lower their score is.
+    """
+    entropy = target * score.log() + (1 - target) * (1 - score).log()
+    return -torch.where(target > 0, target, 0.75 * score**2) * entropy
 
 
 def giou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,65 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from ltr_ext.data.labels import gaussian_heatmap
 from ltr_ext.data.normalise import normalise
+from ltr_ext.models.network import TrackingNetwork
+from srft_plugin.tuning.base import Regularizer
 
-from .losses import cxcywh_to_xyxy, focal_loss, giou
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Factors of Eq. 16 (section III-D)."""
-
-    focal: float = 1.0
-    giou: float = 2.0
-    l1: float = 5.0
+from .criteria import CRITERIA
 
 
 class TrackingActor:
-    """Runs the network on a batch and weighs its outputs against the boxes.
+    """Runs the network on a batch and judges its outputs by the boxes.
+
+    Args:
+        network: a ``TrackingNetwork``, or one wrapped for several processes.
+        regularizer: may add a term to the loss of a batch.
 
     A batch is what ``PairDataset`` gives: ``template`` (B, C, Hz, Wz) and ``search`` (B, C, Hs, Ws)
-    uint8, ``search_box`` (B, 4) cxcywh in [0, 1] of the search region.
+    uint8, ``search_box`` (B, 4) cxcywh in [0, 1] of the search region, and what else the network
+    names.
     """
 
-    def __init__(self, network: nn.Module, weights: LossWeights | None = None):
+    def __init__(self, network: nn.Module, regularizer: Regularizer | None = None):
         self.network = network
-        self.weights = weights or LossWeights()
+        self.plain: TrackingNetwork = getattr(network, "module", network)
+        self.regularizer = regularizer or Regularizer()
 
-    def sample_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """(B,) tensors: ``loss`` and its terms ``focal``, ``giou``, ``l1``, and the ``iou``."""
-        output = self.network(normalise(batch["template"]), normalise(batch["search"]))
-        box = batch["search_box"]
-        score = output["score_map"].float()
-        predicted = output["pred_boxes"].float()
-        heatmap = gaussian_heatmap(box, score.shape[-1])
-        corners = cxcywh_to_xyxy(predicted)
-        truth = cxcywh_to_xyxy(box).clamp(0, 1)  # the part of the target inside the search region
-        overlap, iou = giou(corners, truth)
-        terms = {
-            "focal": focal_loss(score, heatmap),
-            "giou": 1 - overlap,
-            "l1": (corners - truth).abs().mean(1),
-        }
-        loss = sum(getattr(self.weights, name) * value for name, value in terms.items())
-        return {"loss": loss, **terms, "iou": iou}
+    def inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """What the network is called with: of the batch, what its ``input_names`` say."""
+        images = {"search": normalise(batch["search"])}
+        templates = batch["template"]  # of networks with several, (B, templates, C, H, W)
+        images["template"] = normalise(templates.flatten(0, -4)).view(templates.shape)
+        return tuple((batch | images)[name] for name in self.plain.input_names)
+
+    def sample_losses(self, output: dict[str, Tensor], box: Tensor) -> dict[str, Tensor]:
+        """(B,) tensors of the network's criterion: ``loss``, its terms, and the ``iou``."""
+        return CRITERIA[self.plain.criterion](output, box)
 
     def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss with gradient, and detached means of everything for the log."""
-        values = self.sample_losses(batch)
+        inputs = self.inputs(batch)
+        output = self.network(*inputs)
+        values = self.sample_losses(output, batch["search_box"])
         log = {name: value.detach().mean() for name, value in values.items()}
-        return values["loss"].mean(), log
+        loss, term = values["loss"].mean(), self.regularizer.loss_term(inputs, output)
+        if isinstance(term, Tensor):
+            log["regularizer"] = term.detach()
+        return loss + term, log
 
 
 def sample_loss(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """(B,) loss per sample: the function that ``estimate_prior`` takes."""
-    return TrackingActor(network).sample_losses(batch)["loss"]
+    actor = TrackingActor(network)
+    output = network(*actor.inputs(batch))
+    return actor.sample_losses(output, batch["search_box"])["loss"]
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -14,13 +14,14 @@ import sys
 from pathlib import Path
 
 from ltr_ext.admin.files import write_text
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 
 DATASETS = (
     "depthtrack",
     "cdtb",
     "vot_rgbd2022",
     "lasher",
+    "gtot",
     "rgbt234",
     "visevent",
     "coesot",
@@ -46,17 +47,17 @@ def read_settings() -> dict[str, str]:
     """What the settings file holds; empty when there is none.
 
     Raises:
-        UserError: the file is not a JSON object.
+        UserError: the file is not a JSON object of texts.
     """
     file = settings_file()
     if not file.exists():
         return {}
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        settings = json.loads(file.read_bytes())
+    except ValueError as error:
         raise UserError(f"{file}: not valid JSON ({error}); repair or delete it") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{file}: expected a JSON object of paths, found {type(settings).__name__}")
+    if not isinstance(settings, dict) or not all(isinstance(v, str) for v in settings.values()):
+        raise UserError(f"{file}: expected a JSON object of paths; repair or delete it")
     return settings
 
 
@@ -67,7 +68,7 @@ def set_path(key: str, path: str | Path) -> Path:
         UserError: ``key`` is not one of ``KEYS``.
     """
     if key not in KEYS:
-        raise UserError(f"unknown setting {key!r}; known are {', '.join(KEYS)}")
+        raise unknown("setting", key, KEYS)
     file = settings_file()
     settings = read_settings() | {key: str(Path(path).expanduser().resolve())}
     write_text(file, json.dumps(settings, indent=2, sort_keys=True) + "\n")
@@ -82,7 +83,8 @@ def _from_pytracking(key: str) -> str | None:
     return getattr(local.EnvironmentSettings(), key, None) or None
 
 
-def _lookup(key: str) -> str | None:
+def lookup(key: str) -> str | None:
+    """The path called ``key`` (one of ``KEYS``) as the user gave it; None where it is not set."""
     return (
         os.environ.get(f"SRFT_{key.upper()}") or _from_pytracking(key) or read_settings().get(key)
     )
@@ -94,17 +96,17 @@ class Environment:
     @property
     def workspace_dir(self) -> Path:
         """Folder for checkpoints and logs; ``./runs`` unless set."""
-        return Path(_lookup("workspace_dir") or "runs").expanduser().resolve()
+        return Path(lookup("workspace_dir") or "runs").expanduser().resolve()
 
     @property
     def results_dir(self) -> Path:
         """Folder for tracking results; ``<workspace>/results`` unless set."""
-        return Path(_lookup("results_dir") or self.workspace_dir / "results").expanduser().resolve()
+        return Path(lookup("results_dir") or self.workspace_dir / "results").expanduser().resolve()
 
     @property
     def pretrained_dir(self) -> Path:
         """Folder of the base trackers' checkpoints; ``<workspace>/pretrained`` unless set."""
-        return Path(_lookup("pretrained_dir") or self.workspace_dir / "pretrained").expanduser()
+        return Path(lookup("pretrained_dir") or self.workspace_dir / "pretrained").expanduser()
 
     def get(self, dataset: str) -> Path:
         """Root folder of a data set.
@@ -113,7 +115,7 @@ class Environment:
             UserError: the path is not set, or the folder is not there.
         """
         key = f"{dataset}_dir"
-        value = _lookup(key)
+        value = lookup(key)
         if value is None:
             raise UserError(
                 f"the path of data set {dataset!r} is not set; run `srft env set {key} PATH` "

@@ -66,4 +66,3 @@ class Augmentation:
 
 
 DEFAULT_AUGMENTATION = Augmentation()
-NO_AUGMENTATION = Augmentation(0, 0, 0, 0)

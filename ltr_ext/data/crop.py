@@ -62,8 +62,8 @@ def cut(
     if recolour and inside.size:
         inside = recolour(inside)
     if inside.shape[:2] != (side, side):
-        channels = image.shape[2:] if recolour is None else (3,)
-        padded = np.zeros((side, side, *channels), inside.dtype)
+        channels, kind = (image.shape[2:], image.dtype) if recolour is None else ((3,), np.uint8)
+        padded = np.zeros((side, side, *channels), kind)
         if inside.size:
             padded[y0 - top : y1 - top, x0 - left : x1 - left] = inside
         inside = padded

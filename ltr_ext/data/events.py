@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 
 ON, OFF, BACKGROUND = (220, 30, 30), (30, 30, 200), (255, 255, 255)  # RGB
 COUNT_STEP = 32  # grey levels per event: eight events at a pixel saturate
@@ -132,12 +132,13 @@ def render_events(
         UserError: unknown form, or events beside the sensor or the interval.
     """
     if form not in EVENT_FORMS:
-        raise UserError(f"unknown event representation {form!r}; known: {', '.join(EVENT_FORMS)}")
+        raise unknown("event representation", form, EVENT_FORMS)
     height, width = shape
     if len(events.t):
-        if int(events.x.max()) >= width or int(events.y.max()) >= height:
+        (left, right), (top, bottom) = ((int(v.min()), int(v.max())) for v in (events.x, events.y))
+        if left < 0 or top < 0 or right >= width or bottom >= height:
             raise UserError(
-                f"event at pixel ({events.x.max()}, {events.y.max()}) of a sensor of {width}x"
+                f"events at pixels ({left}, {top}) to ({right}, {bottom}) of a sensor of {width}x"
                 f"{height} pixels; give the size of the sensor that the stream was recorded with"
             )
         start, end = span or (int(events.t[0]), int(events.t[-1]))

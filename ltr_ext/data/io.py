@@ -10,10 +10,10 @@ import numpy as np
 
 from srft_plugin.errors import UserError
 
-from . import jpeg
+from . import jpeg, png
 from .representation import represent
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+_AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
 
 
 def read_rgb(path: str | os.PathLike) -> np.ndarray:
@@ -31,7 +31,7 @@ def read_raw(path: str | os.PathLike) -> np.ndarray:
     Raises:
         UserError: the file is absent, truncated or no image.
     """
-    image = _decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    image = _decode(path, _AS_STORED)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image
 
 
@@ -44,7 +44,7 @@ def decode_top(path: str | os.PathLike, rows: int) -> tuple[np.ndarray, tuple[in
     data = read_bytes(path)
     if data.startswith(jpeg.SIGNATURE) and (top := jpeg.decode_top(data, rows)) is not None:
         return top
-    image = _decode_bytes(data, path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    image = _decode_bytes(data, path, _AS_STORED)
     return image, image.shape[:2]
 
 
@@ -95,8 +95,8 @@ def ends_properly(path: str | os.PathLike) -> bool:
         return False
     if head.startswith(jpeg.SIGNATURE) and tail.endswith(jpeg.END) and size > 64:
         return True
-    if head.startswith(_PNG) and size > 64:
-        return b"IEND" in tail
+    if head.startswith(png.SIGNATURE) and size > 64:
+        return png.END in tail
     return not _truncated(Path(path).read_bytes())
 
 
@@ -105,6 +105,10 @@ def _decode(path: str | os.PathLike, flags: int) -> np.ndarray:
 
 
 def _decode_bytes(data: bytes, path: str | os.PathLike, flags: int) -> np.ndarray:
+    if flags == _AS_STORED and data.startswith(png.SIGNATURE):
+        depth = png.decode_depth(data)
+        if depth is not None:
+            return depth
     # orientation tags are ignored: annotations and auxiliary images refer to the pixels as stored
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
@@ -117,8 +121,8 @@ def _truncated(data: bytes) -> bool:
         return True
     if data.startswith(jpeg.SIGNATURE):
         return not jpeg.is_complete(data)
-    if data.startswith(_PNG):
-        return b"IEND" not in data[-64:]
+    if data.startswith(png.SIGNATURE):
+        return png.END not in data[-64:]
     if data.startswith(b"BM"):
         return len(data) < int.from_bytes(data[2:6], "little")
     return False

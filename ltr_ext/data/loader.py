@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import cv2
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from srft_plugin.errors import UserError
@@ -83,4 +84,5 @@ def make_loader(
         pin_memory=pin_memory,
         drop_last=True,
         prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # or a new iterator would draw from that of the training
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,14 @@ def normalise(batch: Tensor) -> Tensor:
     C is a multiple of 3: every image of the stack (RGB, then auxiliary) is normalised alike, as the
     auxiliary branch starts from weights that were trained on RGB.
     """
-    images = batch.shape[1] // 3
-    mean = torch.tensor(IMAGENET_MEAN * images, device=batch.device).view(-1, 1, 1)
-    std = torch.tensor(IMAGENET_STD * images, device=batch.device).view(-1, 1, 1)
-    return batch.float().sub_(255 * mean).div_(255 * std)
+    mean, std = _statistics(batch.shape[1] // 3, batch.device)
+    return batch.float().sub_(mean).div_(std)
+
+
+@functools.cache
+def _statistics(images: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of bytes, (C, 1, 1); kept, as making them waits for the device."""
+    with torch.inference_mode(False):
+        mean = 255 * torch.tensor(IMAGENET_MEAN * images, device=device).view(-1, 1, 1)
+        std = 255 * torch.tensor(IMAGENET_STD * images, device=device).view(-1, 1, 1)
+    return mean, std

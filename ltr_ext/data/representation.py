@@ -5,10 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 
 DEPTH_FORMS = ("jet_bgr", "jet_rgb", "normalised", "raw")
 MODALITIES = ("depth", "thermal", "event")
+MODALITY_INDEX = {None: 0, **{name: index for index, name in enumerate(MODALITIES, 1)}}  # UnTrack's
 FARTHEST = 10_000  # millimetres; beyond it consumer depth cameras measure nothing
 
 
@@ -48,7 +49,7 @@ def represent_depth(
         UserError: unknown form.
     """
     if form not in DEPTH_FORMS:
-        raise UserError(f"unknown depth representation {form!r}; known: {', '.join(DEPTH_FORMS)}")
+        raise unknown("depth representation", form, DEPTH_FORMS)
     if form == "raw":
         low, high = 0, FARTHEST
     else:
@@ -63,7 +64,9 @@ def represent_depth(
 def _stretch(depth: np.ndarray, low: int, high: int) -> np.ndarray:
     """[low, high] to [0, 255], rounded to the nearest level; values beyond are clipped."""
     scale = 255 / (high - low) if high > low else 0.0
-    return cv2.convertScaleAbs(np.clip(depth, low, max(high, low)), alpha=scale, beta=-low * scale)
+    if low > 0:
+        depth = np.maximum(depth, low)
+    return cv2.convertScaleAbs(depth, alpha=scale, beta=-low * scale)  # saturates at 255
 
 
 def represent(raw: np.ndarray, modality: str) -> np.ndarray:
@@ -81,7 +84,7 @@ def represent(raw: np.ndarray, modality: str) -> np.ndarray:
         UserError: unknown modality, or an image that it cannot have.
     """
     if modality not in MODALITIES:
-        raise UserError(f"unknown modality {modality!r}; known: {', '.join(MODALITIES)}")
+        raise unknown("modality", modality, MODALITIES)
     if raw.dtype == np.uint8 and raw.ndim == 3 and raw.shape[2] == 3:
         return raw
     plane = raw[..., 0] if raw.ndim == 3 and raw.shape[2] == 1 else raw

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence as Many
 from typing import Protocol
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from srft_plugin.errors import UserError
 
 from .augment import DEFAULT_AUGMENTATION, Augmentation, View
 from .crop import Window, box_to_crop, crop_window, cut
+from .representation import MODALITY_INDEX
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ class CropSpec(Protocol):
     template_factor: float
     search_factor: float
     in_channels: int
+    reads_aux: bool
+    templates: int
 
 
 class PairDataset(Dataset):
@@ -52,7 +56,9 @@ class PairDataset(Dataset):
 
     An item holds ``template`` (C, Hz, Wz) and ``search`` (C, Hs, Ws) uint8, ``template_box`` and
     ``search_box`` (4,) float32 cxcywh in units of their crop; a target that is partly outside the
-    crop has a box that reaches out of [0, 1].
+    crop has a box that reaches out of [0, 1]. ``modality`` () int64 says what the auxiliary image
+    is: 1 depth, 2 thermal, 3 event, 0 for RGB data and for cameras of the user's own. For networks
+    that take several templates, ``template`` and ``template_box`` have a first dimension for them.
 
     Args:
         datasets: where sequences come from. In a network with six channels the RGB image takes the
@@ -108,6 +114,12 @@ class PairDataset(Dataset):
     def __len__(self) -> int:
         return self.samples_per_epoch
 
+    @property
+    def modality(self) -> str | None:
+        """The modality of all data sets; None where they differ."""
+        found = {dataset[0].modality for dataset in self.datasets}
+        return found.pop() if len(found) == 1 else None
+
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         attempt = 0
         while True:
@@ -127,20 +139,33 @@ class PairDataset(Dataset):
         first, second = choose_frames(sequence.visible, self.max_gap, rng, sequence.name)
         spec, boxes = self.spec, sequence.boxes
         around = self._displace(boxes[second], rng)
-        views = [
-            self._view(sequence, first, boxes[first], spec.template_factor, spec.template_size),
-            self._view(sequence, second, around, spec.search_factor, spec.search_size),
-        ]
+        earlier = frames_before(sequence.visible, first, self.max_gap, spec.templates - 1, rng)
+        views = self._views(
+            sequence,
+            *(
+                (frame, boxes[frame], spec.template_factor, spec.template_size)
+                for frame in (first, *earlier)
+            ),
+            (second, around, spec.search_factor, spec.search_size),
+        )
         self.augmentation(views, rng)
-        item = {}
-        for name, view in zip(("template", "search"), views, strict=True):
-            planes = view.image.transpose(2, 0, 1)
-            if len(planes) < self.spec.in_channels:  # RGB data: the image stands for the other, too
-                planes = np.concatenate([planes, planes])
-            planes = np.ascontiguousarray(planes)
-            item[name] = torch.from_numpy(planes)
-            item[f"{name}_box"] = torch.from_numpy(view.box.astype(np.float32))
-        return item
+        images = [self._planes(view) for view in views]
+        found = [torch.from_numpy(view.box.astype(np.float32)) for view in views]
+        several = spec.templates > 1
+        return {
+            "modality": torch.tensor(MODALITY_INDEX.get(sequence.modality, 0)),
+            "template": torch.stack(images[:-1]) if several else images[0],
+            "template_box": torch.stack(found[:-1]) if several else found[0],
+            "search": images[-1],
+            "search_box": found[-1],
+        }
+
+    def _planes(self, view: View) -> Tensor:
+        """(C, H, W) uint8, as many channels as the network reads."""
+        planes = view.image.transpose(2, 0, 1)
+        if len(planes) < self.spec.in_channels:  # RGB data: the image stands for the other, too
+            planes = np.concatenate([planes, planes])
+        return torch.from_numpy(np.ascontiguousarray(planes[-self.spec.in_channels :]))
 
     def _displace(self, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         size = box[2:] * np.exp(rng.standard_normal(2) * self.scale_jitter)
@@ -148,24 +173,33 @@ class PairDataset(Dataset):
         centre = box[:2] + box[2:] / 2 + reach * (rng.random(2) - 0.5)
         return np.concatenate([centre - size / 2, size])
 
-    def _view(
-        self, sequence: Sequence, frame: int, around: np.ndarray, factor: float, size: int
-    ) -> View:
-        window = crop_window(around, factor)
-        image = _region(sequence, frame, window, size, aux=self.spec.in_channels == 6)
-        box = box_to_crop(sequence.boxes[frame], around, size / window.side, size) / size
-        return View(image, box)
+    def _views(self, sequence: Sequence, *places: tuple[int, np.ndarray, float, int]) -> list[View]:
+        """Views of (frame, box that it lies around, factor, size); no frame is read twice."""
+        cuts = [(crop_window(around, factor), size) for _, around, factor, size in places]
+        views = {}
+        for frame in dict.fromkeys(place[0] for place in places):
+            chosen = [i for i, place in enumerate(places) if place[0] == frame]
+            images = self._regions(sequence, frame, [cuts[i] for i in chosen])
+            for i, image in zip(chosen, images, strict=True):
+                (_, around, _, size), (window, _) = places[i], cuts[i]
+                box = box_to_crop(sequence.boxes[frame], around, size / window.side, size) / size
+                views[i] = View(image, box)
+        return [views[i] for i in range(len(places))]
 
-
-def _region(sequence: Sequence, frame: int, window: Window, size: int, aux: bool) -> np.ndarray:
-    """The window of a frame: (size, size, 3), or with an auxiliary image (size, size, 6)."""
-    frames = sequence.frames
-    if isinstance(frames, FileFrames):  # knows a way around the whole image
-        return frames.region(frame, window, size, aux)
-    image = cut(frames.rgb(frame), window, size)
-    if not aux or sequence.modality is None:
-        return image
-    return np.concatenate([image, cut(frames.aux(frame), window, size)], axis=2)
+    def _regions(
+        self, sequence: Sequence, frame: int, cuts: list[tuple[Window, int]]
+    ) -> list[np.ndarray]:
+        """Windows of a frame: (size, size, 3), or with an auxiliary image (size, size, 6)."""
+        frames, aux = sequence.frames, self.spec.reads_aux
+        if isinstance(frames, FileFrames):  # knows a way around the whole image
+            return frames.regions(frame, cuts, aux)
+        image = frames.rgb(frame)
+        images = [cut(image, window, size) for window, size in cuts]
+        if not aux or sequence.modality is None:
+            return images
+        image = frames.aux(frame)
+        second = [cut(image, window, size) for window, size in cuts]
+        return [cv2.merge(pair) for pair in zip(images, second, strict=True)]
 
 
 def choose_frames(
@@ -189,3 +223,12 @@ def choose_frames(
     reach = max_gap + (-(-missing // GAP_STEP) * GAP_STEP if missing > 0 else 0)
     end = int(np.searchsorted(shown, template + reach, side="right"))
     return template, int(shown[rng.integers(position + 1, end)])
+
+
+def frames_before(
+    visible: np.ndarray, frame: int, max_gap: int, number: int, rng: np.random.Generator
+) -> list[int]:
+    """``number`` visible frames at most ``max_gap`` before ``frame``; itself if there is none."""
+    start = max(frame - max_gap, 0)
+    shown = start + np.flatnonzero(visible[start:frame])
+    return [int(rng.choice(shown)) if len(shown) else frame for _ in range(number)]

@@ -13,17 +13,21 @@ from srft_plugin.errors import UserError
 _SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
 
 
-def read_boxes(path: str | os.PathLike) -> np.ndarray:
+def read_boxes(path: str | os.PathLike, corners: bool = False) -> np.ndarray:
     """Boxes of a ground-truth file, one row per frame: (N, 4) float64 xywh in pixels.
 
     A row holds x, y, w, h or the corners of a polygon (8 numbers, of which the surrounding box is
     taken), separated by commas, semicolons, tabs or spaces. A row that is not finite or has no
     positive area says that the target is absent and becomes four NaN.
 
+    Args:
+        path: the file.
+        corners: rows of four numbers are x, y of two opposite corners.
+
     Raises:
         UserError: the file is absent, empty, no text, or has a row of another kind.
     """
-    rows = [_box(path, number, line) for number, line in numbered_lines(path)]
+    rows = [_box(path, number, line, corners) for number, line in numbered_lines(path)]
     boxes = np.array(rows, np.float64)
     absent = ~(np.isfinite(boxes).all(1) & (boxes[:, 2:] > 0).all(1))
     boxes[absent] = np.nan
@@ -75,12 +79,12 @@ def numbered_lines(path: str | os.PathLike, gaps: bool = False) -> list[tuple[in
     return kept
 
 
-def _box(path: str | os.PathLike, number: int, line: str) -> list[float]:
+def _box(path: str | os.PathLike, number: int, line: str, corners: bool) -> list[float]:
     values = _numbers(path, number, line)
-    if len(values) == 4:
+    if len(values) == 4 and not corners:
         return values
-    if len(values) == 8:
-        x, y = np.array(values).reshape(4, 2).T  # a nan corner makes the box nan
+    if len(values) in (4, 8):
+        x, y = np.array(values).reshape(-1, 2).T  # a nan corner makes the box nan
         return [x.min(), y.min(), np.ptp(x), np.ptp(y)]
     raise UserError(
         f"{path}, line {number}: found {len(values)} numbers, expected x, y, w, h or a polygon of 8"

@@ -14,7 +14,7 @@ import numpy as np
 
 from srft_plugin.errors import UserError
 
-from .annotation import read_boxes, read_flags
+from .annotation import numbered_lines, read_boxes, read_flags
 from .files import FileFrames, image_names
 from .sequence import Sequence
 
@@ -33,6 +33,7 @@ class Layout:
         modality: of the auxiliary images; None for RGB data.
         presence: label files, each with the value that says that the target can be seen.
         extra_boxes: further ground truths: name in ``Sequence.extra`` and file.
+        corners: boxes are given by two opposite corners instead of a corner and the size.
         first_pixel: coordinate of the upper left pixel in the files, 0 or 1.
         minimum_side: boxes that are not wider and higher than this do not count as visible.
         frames: numbers of the first and last image that belong to the sequence; None for all.
@@ -46,6 +47,7 @@ class Layout:
     modality: str | None = None
     presence: tuple[tuple[str, int], ...] = ()
     extra_boxes: tuple[tuple[str, str], ...] = ()
+    corners: bool = False
     first_pixel: int = 0
     minimum_side: float = 0.0
     frames: tuple[int, int] | None = None
@@ -103,7 +105,8 @@ def list_frames(entry: Entry) -> FileFrames:
     folder, layout = entry.folder, entry.layout
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected the sequence {entry.name}")
-    rgb_folder = _find(entry, layout.rgb, "folder of colour images")
+    rgb = (*_channel_folders(entry, "color"), *layout.rgb)
+    rgb_folder = find_path(entry, rgb, "folder of colour images")
     rgb = image_names(rgb_folder)
     if layout.frames:
         first, last = layout.frames
@@ -113,7 +116,8 @@ def list_frames(entry: Entry) -> FileFrames:
     if not layout.aux:
         return FileFrames(rgb_folder, rgb)
     hint = "; render it with `srft data events`" if layout.modality == "event" else ""
-    aux_folder = _find(entry, layout.aux, f"folder of {layout.modality} images", hint)
+    aux = (*_channel_folders(entry, "depth", "ir"), *layout.aux)
+    aux_folder = find_path(entry, aux, f"folder of {layout.modality} images", hint)
     return FileFrames(rgb_folder, rgb, aux_folder, image_names(aux_folder), layout.modality)
 
 
@@ -123,21 +127,57 @@ def read_ground_truth(entry: Entry) -> tuple[Path, np.ndarray]:
     Raises:
         UserError: there is none, or it cannot be understood.
     """
-    file = _find(entry, entry.layout.annotation, "ground-truth file")
-    boxes = read_boxes(file)
+    file = find_path(entry, entry.layout.annotation, "ground-truth file")
+    return file, _boxes_of(entry, file)
+
+
+def _boxes_of(entry: Entry, file: Path) -> np.ndarray:
+    boxes = read_boxes(file, entry.layout.corners)
     boxes[:, :2] -= entry.layout.first_pixel
-    return file, boxes
+    return boxes
 
 
-def read_extra(entry: Entry) -> dict[str, np.ndarray]:
-    """The further ground truths that a sequence has, by name.
+def read_extra(entry: Entry) -> dict[str, Any]:
+    """What else lies beside a sequence: further ground truths by name, and what follows.
+
+    ``properties`` are the lines ``key=value`` of a VOT ``sequence`` file (fps, channels, ...).
+    ``attributes`` are the names of the label files ``<attribute>.tag`` (VOT, DepthTrack: a line per
+    frame) that say 1 in some frame. The keys are missing where there are no such files.
 
     Raises:
-        UserError: one cannot be understood.
+        UserError: a file cannot be understood.
     """
-    shift = [entry.layout.first_pixel, entry.layout.first_pixel, 0, 0]
     files = [(key, entry.folder / name) for key, name in entry.layout.extra_boxes]
-    return {key: read_boxes(file) - shift for key, file in files if file.is_file()}
+    extra: dict[str, Any] = {key: _boxes_of(entry, file) for key, file in files if file.is_file()}
+    if properties := read_properties(entry.folder):
+        extra["properties"] = properties
+    tags = sorted(entry.folder.glob("*.tag"))
+    if tags:
+        extra["attributes"] = tuple(file.stem for file in tags if b"1" in file.read_bytes().split())
+    return extra
+
+
+def read_properties(folder: Path) -> dict[str, str]:
+    """The lines ``key=value`` of the file ``sequence`` in a VOT workspace; empty without one.
+
+    Raises:
+        UserError: the file is no text, or a line has no ``=``.
+    """
+    file = folder / "sequence"
+    if not file.is_file():
+        return {}
+    pairs = [(number, line.partition("=")) for number, line in numbered_lines(file, gaps=True)]
+    for number, (_, equals, _) in pairs:
+        if not equals:
+            raise UserError(f"{file}, line {number}: expected key=value")
+    return {key.strip(): value.strip() for _, (key, _, value) in pairs}
+
+
+def _channel_folders(entry: Entry, *channels: str) -> list[str]:
+    """Folders that a VOT ``sequence`` file names: ``channels.color=color/%08d.jpg``."""
+    properties = read_properties(entry.folder)
+    files = [properties.get(f"channels.{channel}") for channel in channels]
+    return [file.rpartition("/")[0] or "." for file in files if file]
 
 
 def mark_absent(entry: Entry, boxes: np.ndarray) -> None:
@@ -159,7 +199,12 @@ def presence_labels(entry: Entry) -> list[tuple[Path, np.ndarray, int]]:
     return [(file, read_flags(file), seen) for file, seen in pairs if file.is_file()]
 
 
-def _find(entry: Entry, patterns: Many[str], what: str, hint: str = "") -> Path:
+def find_path(entry: Entry, patterns: Many[str], what: str, hint: str = "") -> Path:
+    """The first of the files or folders ``patterns`` that a sequence has, see ``Layout``.
+
+    Raises:
+        UserError: it has none; ``what`` says what is missing, ``hint`` what to do.
+    """
     names = [pattern.format(name=entry.name) for pattern in patterns]
     for name in names:
         if (entry.folder / name).exists():

@@ -6,15 +6,16 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ltr_ext.data.io import ends_properly, read_raw
 from ltr_ext.data.representation import represent
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, some
 
 from .base import Entry, list_frames, mark_absent, presence_labels, read_ground_truth
 from .files import FileFrames, misnamed, missing_numbers, pair_by_number
@@ -40,7 +41,8 @@ class Report:
     Attributes:
         name, split: which one.
         official: number of sequences that the distribution has, None where there is no such thing.
-        entries: the sequences that are there.
+        sequences: number of those that are there.
+        entries: they themselves, where they are folders.
         frames: number of their colour images.
         bad_files: images that cannot be read.
         findings: what is wrong.
@@ -49,10 +51,17 @@ class Report:
     name: str
     split: str
     official: int | None
-    entries: Many[Entry]
+    sequences: int
+    entries: Many[Entry] = ()
     frames: int = 0
     bad_files: set[Path] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything of it that JSON can hold, without the list of sequences."""
+        kept = ("name", "split", "official", "sequences", "frames")
+        findings = [asdict(finding) for finding in self.findings]
+        return {name: getattr(self, name) for name in kept} | {"findings": findings}
 
 
 def check_dataset(
@@ -79,12 +88,12 @@ def check_dataset(
                 raise
             missing.append(str(error))
             continue
-        report = Report(name, split, part.count, entries)
+        report = Report(name, split, part.count, len(entries), entries)
         for entry in tqdm(entries, desc=f"{name} {split}", disable=None):
             _check_sequence(entry, samples, report)
         reports.append(report)
     if not reports:
-        raise UserError("\n".join(missing))
+        raise UserError("\n".join(dict.fromkeys(missing)))
     return reports
 
 
@@ -95,14 +104,14 @@ def _check_sequence(entry: Entry, samples: int, report: Report) -> None:
     try:
         frames = list_frames(entry)
     except UserError as error:
-        found(_first_part(error), EXTRACT)
+        found(first_part(error), EXTRACT)
         frames = None
     boxes = None
     try:
         file, boxes = read_ground_truth(entry)
     except UserError as error:
         if entry.folder.is_dir():
-            found(_first_part(error), "correct the file or download it again")
+            found(first_part(error), "correct the file or download it again")
     if frames:
         report.frames += len(frames)
         for problem, remedy in _pairing(entry, frames):
@@ -117,7 +126,8 @@ def _check_sequence(entry: Entry, samples: int, report: Report) -> None:
             found(problem, remedy)
 
 
-def _first_part(error: UserError) -> str:
+def first_part(error: UserError) -> str:
+    """What is wrong, without what to do."""
     return str(error).split(";")[0]
 
 
@@ -129,10 +139,10 @@ def _pairing(entry: Entry, frames: FileFrames) -> Iterator[tuple[str, str]]:
     for folder, names in folders:
         odd = misnamed(names)
         if odd:
-            yield f"{folder.name}/: oddly named {_some(odd)}", "rename or remove them"
+            yield f"{folder.name}/: oddly named {some(odd)}", "rename or remove them"
         gaps = missing_numbers(names)
         if gaps:
-            yield f"{folder.name}/: no image numbered {_some(gaps)}", EXTRACT
+            yield f"{folder.name}/: no image numbered {some(gaps)}", EXTRACT
     if frames.aux_folder is None or len(frames.rgb_names) == len(frames.aux_names):
         return
     counts = f"{len(frames.rgb_names)} colour, {len(frames.aux_names)} {frames.modality} images"
@@ -144,7 +154,7 @@ def _pairing(entry: Entry, frames: FileFrames) -> Iterator[tuple[str, str]]:
     alone = [
         f"{folder.name}/{name}" for folder, names in folders for name in names if name not in paired
     ]
-    yield f"unpaired: {counts}; without partner {_some(alone)}", LEAVE_OUT
+    yield f"unpaired: {counts}; without partner {some(alone)}", LEAVE_OUT
 
 
 def _image_problems(frames: FileFrames, samples: int) -> tuple[set[Path], list[tuple[str, str]]]:
@@ -155,7 +165,7 @@ def _image_problems(frames: FileFrames, samples: int) -> tuple[set[Path], list[t
     problems = []
     if bad:
         names = [f"{path.parent.name}/{path.name}" for path in sorted(bad)]
-        problems.append((f"truncated or unreadable {_some(names)}", EXTRACT))
+        problems.append((f"truncated or unreadable {some(names)}", EXTRACT))
     sizes = Counter()
     both = min(len(rgb), len(aux)) if aux else len(rgb)
     count = both if samples < 0 else min(samples, both)
@@ -172,7 +182,7 @@ def _image_problems(frames: FileFrames, samples: int) -> tuple[set[Path], list[t
                     represent(image, modality)
             except UserError as error:
                 bad.add(path)
-                problems.append((_first_part(error), EXTRACT))
+                problems.append((first_part(error), EXTRACT))
         sizes.update(shapes[:1])
         if len(set(shapes)) > 1:
             (height, width), (h, w) = shapes
@@ -212,14 +222,14 @@ def _box_problems(
         corners = boxes[:, :2] + boxes[:, 2:]
         outside = (corners <= 0).any(1) | (boxes[:, :2] >= [width, height]).any(1)
         if outside.any():
-            rows = _some([int(row) + 1 for row in np.flatnonzero(outside)])
+            rows = some([int(row) + 1 for row in np.flatnonzero(outside)])
             yield f"{file.name}: box outside the image in line {rows}", "correct the file"
     try:
         labels = presence_labels(entry)
         marked = boxes.copy()
         mark_absent(entry, marked)
     except UserError as error:
-        yield _first_part(error), "correct the file or download it again"
+        yield first_part(error), "correct the file or download it again"
         return
     drawn = np.isfinite(boxes).all(1)
     for path, flags, seen in labels:
@@ -232,16 +242,11 @@ def _box_problems(
         yield f"{file.name}: no frame shows the target", "remove the sequence from the list"
 
 
-def _some(items: Many, limit: int = 3) -> str:
-    text = ", ".join(map(str, items[:limit]))
-    return text if len(items) <= limit else f"{text} and {len(items) - limit} more"
-
-
 def format_report(reports: Many[Report]) -> str:
     """The reports as a table, one line per finding, with the counts on top of each part."""
     lines = []
     for report in reports:
-        count = len(report.entries)
+        count = report.sequences
         if report.official is None:
             official = ""
         elif report.official == count:

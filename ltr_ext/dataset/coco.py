@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from srft_plugin.errors import UserError
 from .files import FileFrames
 from .sequence import Sequence
 
+PARTS = ("train", "val")
 MINIMUM_SIDE = 50  # pixels; smaller objects show too little to be a template
 
 
@@ -29,9 +31,9 @@ class CocoObjects:
     name = "coco"
 
     def __init__(self, root: Path, split: str):
-        file, self._folder = _find(root, split)
+        file, self._folder = find_part(root, split)
+        table = read_table(file)
         try:
-            table = json.loads(file.read_bytes())
             names = {image["id"]: image["file_name"] for image in table["images"]}
             objects = [
                 (names[item["image_id"]], item["id"], item["bbox"])
@@ -39,7 +41,7 @@ class CocoObjects:
                 if not item.get("iscrowd", 0) and min(item["bbox"][2:]) >= MINIMUM_SIDE
             ]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file}: not a COCO annotation file ({error!r})") from error
+            raise not_coco(file, error) from error
         if not objects:
             raise UserError(f"{file}: no object of at least {MINIMUM_SIDE} pixels")
         self._files = [item[0] for item in objects]
@@ -57,7 +59,32 @@ class CocoObjects:
         return Sequence(str(self._identities[index]), frames, self._boxes[index : index + 1].copy())
 
 
-def _find(root: Path, split: str) -> tuple[Path, Path]:
+def read_table(file: Path) -> dict[str, Any]:
+    """The contents of an annotation file.
+
+    Raises:
+        UserError: it cannot be read or is no JSON object.
+    """
+    try:
+        table = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise not_coco(file, error) from error
+    if not isinstance(table, dict):
+        raise not_coco(file, type(table).__name__)
+    return table
+
+
+def not_coco(file: Path, found: object) -> UserError:
+    """The error for a file that is no annotation of COCO."""
+    return UserError(f"{file}: not a COCO annotation file ({found!r}); download it again")
+
+
+def find_part(root: Path, split: str) -> tuple[Path, Path]:
+    """Annotation file and folder of the pictures of ``train`` or ``val``.
+
+    Raises:
+        UserError: one is not there.
+    """
     for year in (2017, 2014):
         file = root / "annotations" / f"instances_{split}{year}.json"
         for folder in (root / f"{split}{year}", root / "images" / f"{split}{year}"):

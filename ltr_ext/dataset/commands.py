@@ -1,22 +1,29 @@
-"""``srft data``: looks through a data set and says what to do about what is wrong with it."""
+"""`srft data`: looks through data sets, renders their events, generates videos."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
+from pathlib import Path
 
 from ltr_ext.data.events import EVENT_FORMS
+from srft_plugin.errors import UserError
 
+from .coco import CocoObjects
 from .kinds import KINDS
+
+GENERATED_KINDS = ("depthtrack", "lasher", "visevent")
 
 
 def add_commands(subparsers) -> None:
-    """Mounts ``srft data check`` and ``srft data events``."""
+    """Mounts ``srft data check``, ``events`` and ``generate``."""
     data = subparsers.add_parser("data", help="check and index data sets", description=__doc__)
     actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
-    check = actions.add_parser(
-        "check", help="count, compare with the official numbers, find damaged or unpaired frames"
-    )
-    check.add_argument("name", choices=sorted(KINDS), metavar="NAME", help="depthtrack, lasher, ..")
+    summary = "count, compare with the official numbers, find damaged or unpaired frames"
+    check = actions.add_parser("check", help=summary, description=run_check.__doc__)
+    names = sorted((*KINDS, CocoObjects.name))
+    check.add_argument("name", choices=names, metavar="NAME", help="depthtrack, lasher, ..")
     check.add_argument("root", metavar="ROOT", help="folder of the data set")
     check.add_argument(
         "--split", action="append", help="part to check, may be repeated; default: all there are"
@@ -34,8 +41,10 @@ def add_commands(subparsers) -> None:
         help="write an index: later starts read it instead of the folders, and frames without "
         "partner and unusable sequences are left out",
     )
+    check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(run=run_check)
-    events = actions.add_parser("events", help="render the event images that sequences lack")
+    summary = "render the event images that sequences lack"
+    events = actions.add_parser("events", help=summary, description=run_events.__doc__)
     events.add_argument("name", choices=_event_sets(), metavar="NAME", help="visevent, coesot, ..")
     events.add_argument("root", metavar="ROOT", help="folder of the data set")
     events.add_argument("--split", default="train", help="part to render (default train)")
@@ -43,6 +52,15 @@ def add_commands(subparsers) -> None:
         "--form", choices=EVENT_FORMS, default="colour_polarity", help="representation"
     )
     events.set_defaults(run=run_events)
+    summary = "write generated videos in a public layout"
+    generate = actions.add_parser("generate", help=summary, description=run_generate.__doc__)
+    generate.add_argument("name", choices=GENERATED_KINDS, metavar="NAME", help="depthtrack, ..")
+    generate.add_argument("root", type=Path, metavar="ROOT", help="folder to write the data set to")
+    generate.add_argument("--split", choices=("train", "test"), default="train", help="part")
+    generate.add_argument("--sequences", type=int, default=40, help="how many (default 40)")
+    generate.add_argument("--length", type=int, default=60, help="frames of each (default 60)")
+    generate.add_argument("--seed", type=int, default=0, help="of the scenes (default 0)")
+    generate.set_defaults(run=run_generate)
 
 
 def _event_sets() -> list[str]:
@@ -50,21 +68,32 @@ def _event_sets() -> list[str]:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    """Checks the parts that are there; 1 when something is wrong, else 0."""
+    """Check the parts that are there, and say what to do; 1 when something is wrong, else 0."""
     from .check import check_dataset, format_report
+    from .check_coco import check_coco
     from .index import write_index
 
-    reports = check_dataset(arguments.name, arguments.root, arguments.split, arguments.samples)
-    print(format_report(reports))
-    if arguments.fix_index:
-        for report in reports:
-            path, kept = write_index(arguments.root, report)
-            print(f"{path}: index of {kept} sequences ({report.split})")
+    request = arguments.root, arguments.split, arguments.samples
+    if arguments.name == CocoObjects.name:
+        if arguments.fix_index:
+            raise UserError(
+                "coco needs no index: its annotation file is one; leave --fix-index out"
+            )
+        reports = check_coco(*request)
+    else:
+        reports = check_dataset(arguments.name, *request)
+    if arguments.json:
+        print(json.dumps([report.as_dict() for report in reports], indent=2))
+    else:
+        print(format_report(reports))
+    for report in reports if arguments.fix_index else ():
+        path, kept = write_index(arguments.root, report)
+        print(f"{path}: index of {kept} sequences ({report.split})", file=sys.stderr)
     return int(any(report.findings for report in reports))
 
 
 def run_events(arguments: argparse.Namespace) -> int:
-    """Renders event images from the streams; 1 when a sequence could not be rendered, else 0."""
+    """Render event images from the streams; 1 when a sequence could not be rendered, else 0."""
     from .event_stream import render_dataset
     from .registry import open_dataset
 
@@ -72,3 +101,19 @@ def run_events(arguments: argparse.Namespace) -> int:
     written, problems = render_dataset(data.entries, arguments.form)
     print("\n".join([*problems, f"{written} event images written"]))
     return int(bool(problems))
+
+
+def run_generate(arguments: argparse.Namespace) -> int:
+    """Write one part of a generated data set, as a public one lies on disk."""
+    from .generate import generate
+
+    folder = generate(
+        arguments.name,
+        arguments.root,
+        arguments.split,
+        arguments.sequences,
+        arguments.length,
+        arguments.seed,
+    )
+    print(f"{arguments.sequences} sequences: {folder}")
+    return 0

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ltr_ext.data.events import Events, render_events
 from srft_plugin.errors import UserError
 
-from .base import Entry
+from .base import Entry, find_path
 from .files import image_names
 
 SUFFIXES = (".aedat4", ".h5", ".hdf5")
@@ -47,7 +47,7 @@ def read_stream(path: str | os.PathLike) -> EventStream:
 
     HDF5: columns t, x, y, p in the file or in its group ``events``, and ``t_offset`` where times
     count from there. Text: rows ``t x y p``, t in seconds when it has a decimal point, else in
-    microseconds; p is 1 for on and 0 or -1 for off.
+    microseconds; p is 1 for on and 0 or -1 for off. Lines that begin with # are comments.
 
     Raises:
         UserError: the file is absent, damaged, of another kind, or a library is not installed.
@@ -101,7 +101,9 @@ def _read_hdf5(path: Path) -> EventStream:
             group = file.get("events", file)
             t, x, y, p = (group[name][:] for name in _COLUMNS)
             offset = int(file["t_offset"][()]) if "t_offset" in file else 0
-    except (OSError, KeyError, TypeError, AttributeError) as error:
+        if len({column.shape for column in (t, x, y, p)}) > 1 or t.ndim != 1:
+            raise ValueError("the columns differ in length")
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path}: expected an HDF5 file with columns t, x, y, p, also in a group `events` "
             f"({error})"
@@ -112,11 +114,16 @@ def _read_hdf5(path: Path) -> EventStream:
 def _read_text(path: Path) -> EventStream:
     try:
         with open(path, encoding="utf-8") as file:
-            first = file.readline()
+            rows = (line.partition("#")[0].strip() for line in file)
+            first = next(filter(None, rows), "")
+        if not first:
+            raise ValueError("the file is empty")
         comma = "," if "," in first else None
-        table = np.loadtxt(path, delimiter=comma, ndmin=2)
+        table = np.loadtxt(path, delimiter=comma, ndmin=2, encoding="utf-8")
         if table.shape[1] != 4:
             raise ValueError(f"{table.shape[1]} columns")
+        if not np.isfinite(table).all():
+            raise ValueError("a number is not finite")
     except ValueError as error:
         raise UserError(f"{path}: expected rows of t x y p ({error})") from error
     seconds = "." in first.replace(",", " ").split()[0]
@@ -141,17 +148,13 @@ def render_sequence(entry: Entry, form: str = "colour_polarity") -> int:
     layout; they appear there only when all are written.
 
     Raises:
-        UserError: no stream, or one whose colour images are not those of the sequence, so that the
-            times of the frames are not known.
+        UserError: no colour images, no stream, or one whose colour images are not those of the
+            sequence, so that the times of the frames are not known.
     """
     layout = entry.layout
     if any((entry.folder / pattern.format(name=entry.name)).is_dir() for pattern in layout.aux):
         return 0
-    names = next(
-        image_names(folder)
-        for pattern in layout.rgb
-        if (folder := entry.folder / pattern.format(name=entry.name)).is_dir()
-    )
+    names = image_names(find_path(entry, layout.rgb, "folder of colour images"))
     files = [path for path in sorted(entry.folder.iterdir()) if path.suffix in SUFFIXES]
     if not files:
         raise UserError(f"{entry.folder}: neither event images nor a stream to render them from")

@@ -78,20 +78,26 @@ class FileFrames:
         path = self.aux_path(index)
         return None if path is None else read_aux(path, self.modality)
 
-    def region(self, index: int, window: Window, size: int, aux: bool) -> np.ndarray:
-        """The window of frame ``index``, resized: (size, size, 3), with ``aux`` (size, size, 6).
+    def regions(self, index: int, cuts: Many[tuple[Window, int]], aux: bool) -> list[np.ndarray]:
+        """Windows of frame ``index``, resized: (size, size, 3), with ``aux`` (size, size, 6) each.
 
-        The pixels of ``cut`` on whole images, but only the window is brought into its colours, and
-        JPEG files are decoded no further down than it reaches.
+        The pixels of ``cut`` on whole images, but only the windows are brought into their colours,
+        and JPEG files are decoded once, no further down than the windows reach.
+
+        Args:
+            index: of the frame.
+            cuts: each window with the size of the result.
+            aux: whether the auxiliary image is wanted, too.
 
         Raises:
             UserError: a file is absent, truncated, no image, or the two differ in size.
         """
-        rows = window.top + window.side
+        rows = max(window.top + window.side for window, _ in cuts)
         colour, shape = decode_top(self.rgb_path(index), rows)
-        image = cut(colour, window, size, recolouring(colour, None))
+        recolour = recolouring(colour, None)
+        images = [cut(colour, window, size, recolour) for window, size in cuts]
         if not aux or self.aux_folder is None:
-            return image
+            return images
         path = self.aux_path(index)
         raw, aux_shape = decode_top(path, rows)
         if aux_shape != shape:
@@ -99,11 +105,12 @@ class FileFrames:
                 f"{path}: {aux_shape[1]}x{aux_shape[0]} pixels, but the colour image has "
                 f"{shape[1]}x{shape[0]}; register the images to one size"
             )
+        recolour = recolouring(raw, self.modality)
         try:
-            second = cut(raw, window, size, recolouring(raw, self.modality))
+            second = [cut(raw, window, size, recolour) for window, size in cuts]
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-        return np.concatenate([image, second], axis=2)
+        return [cv2.merge(pair) for pair in zip(images, second, strict=True)]
 
 
 def recolouring(raw: np.ndarray, modality: str | None) -> Callable[[np.ndarray], np.ndarray]:

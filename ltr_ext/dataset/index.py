@@ -6,6 +6,7 @@ boxes (absent rows NaN). Folders are relative to the root, so the data set may b
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import zipfile
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ltr_ext.admin.files import atomic_write
 from srft_plugin.errors import UserError
 
 from .base import Entry, FolderDataset, list_frames, mark_absent, read_extra, read_ground_truth
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 EXTRA = "extra_"
 
 
@@ -71,19 +73,19 @@ def write_index(root: str | os.PathLike, report: Report) -> tuple[Path, int]:
         "aux_folders": _pack([_relative(item.aux_folder, root) for item in frames]),
         "rgb_names": _pack(["/".join(item.rgb_names) for item in frames]),
         "aux_names": _pack(["/".join(item.aux_names) for item in frames]),
+        "notes": _pack([json.dumps(_split(sequence.extra)[1]) for sequence in kept]),
     }
-    for key in {key for sequence in kept for key in sequence.extra}:
+    for key in {key for sequence in kept for key in _split(sequence.extra)[0]}:
         missing = [np.full_like(sequence.boxes, np.nan) for sequence in kept]
         rows = [s.extra.get(key, none) for s, none in zip(kept, missing, strict=True)]
         table[EXTRA + key] = _stack(rows)
     path = index_path(root, report.name, report.split)
-    try:
-        path.parent.mkdir(exist_ok=True)
-        with open(partial := path.with_suffix(".partial"), "wb") as file:
+
+    def save(partial: Path) -> None:
+        with open(partial, "wb") as file:  # given a name, savez would add its suffix
             np.savez(file, **table)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: the index cannot be written ({error.strerror})") from error
+
+    atomic_write(path, save)
     return path, len(kept)
 
 
@@ -118,8 +120,15 @@ def usable_sequence(entry: Entry, bad_files: set[Path]) -> Sequence | None:
     frames = replace(
         frames, rgb_names=names[0], aux_names=names[1] if frames.aux_folder else frames.aux_names
     )
-    extra = {key: rows[chosen] for key, rows in extra.items() if len(rows) == len(boxes)}
-    return Sequence(entry.name, frames, boxes[chosen], frames.modality, extra)
+    further, notes = _split(extra)
+    further = {key: rows[chosen] for key, rows in further.items() if len(rows) == len(boxes)}
+    return Sequence(entry.name, frames, boxes[chosen], frames.modality, further | notes)
+
+
+def _split(extra: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Further ground truths, and what is said about a sequence as a whole."""
+    boxes = {key: value for key, value in extra.items() if isinstance(value, np.ndarray)}
+    return boxes, {key: value for key, value in extra.items() if key not in boxes}
 
 
 def rows_of(names: Many[str], rows: int) -> dict[str, int]:
@@ -165,9 +174,9 @@ def _sequences(columns: dict[str, np.ndarray], root: Path, entries: dict[str, En
     ends = np.cumsum(columns["lengths"])
     texts = [
         _unpack(columns[key])
-        for key in ("names", "rgb_folders", "aux_folders", "rgb_names", "aux_names")
+        for key in ("names", "rgb_folders", "aux_folders", "rgb_names", "aux_names", "notes")
     ]
-    for name, rgb_folder, aux_folder, rgb, aux, start, end in zip(
+    for name, rgb_folder, aux_folder, rgb, aux, notes, start, end in zip(
         *texts, ends - columns["lengths"], ends, strict=True
     ):
         modality = entries[name].layout.modality
@@ -183,6 +192,8 @@ def _sequences(columns: dict[str, np.ndarray], root: Path, entries: dict[str, En
             for key, column in columns.items()
             if key.startswith(EXTRA) and not np.isnan(column[start:end]).all()
         }
+        for key, value in json.loads(notes).items():
+            extra[key] = tuple(value) if isinstance(value, list) else value
         yield name, Sequence(name, frames, columns["boxes"][start:end], modality, extra)
 
 
@@ -196,9 +207,8 @@ def _stack(rows: list[np.ndarray]) -> np.ndarray:
 
 def _pack(texts: list[str]) -> np.ndarray:
     """Strings as bytes, so that no pickle is needed."""
-    return np.frombuffer("\0".join(texts).encode(), np.uint8)
+    return np.frombuffer("".join(f"{text}\0" for text in texts).encode(), np.uint8)
 
 
 def _unpack(packed: np.ndarray) -> list[str]:
-    text = packed.tobytes().decode()
-    return text.split("\0") if text else []
+    return packed.tobytes().decode().split("\0")[:-1]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ltr_ext.admin.environment import environment
 from ltr_ext.dataset.registry import open_dataset
 from ltr_ext.dataset.synthetic import SceneOptions, Synthetic, SyntheticStills
 
 # Look-alikes at another depth and failing light: what only the second camera can resolve.
 RGBD_OPTIONS = SceneOptions(length=60, look_alike=0.7, distractors=(1, 4), dark=0.6)
+RGBX_OPTIONS = replace(RGBD_OPTIONS, fast=0.25, failure=0.1)
 RGB_OPTIONS = SceneOptions(length=40)
 GENERATED = {
     "synthetic_stills": SyntheticStills(4_000, 12, SceneOptions(length=100, distractors=(1, 4))),
     "synthetic_rgb": Synthetic(100_000, 10, RGB_OPTIONS),
     "synthetic_rgbd": Synthetic(100_000, 11, RGBD_OPTIONS, "depth"),
+    "synthetic_rgbt": Synthetic(100_000, 13, RGBX_OPTIONS, "thermal"),
+    "synthetic_rgbe": Synthetic(100_000, 14, RGBX_OPTIONS, "event"),
 }
 
 

@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, some
 
 from .network import TrackingNetwork
-from .registry import build_network, network_names
+from .registry import build_network, network_names, network_spec
 
-FORMAT = "srft-network-1"
+SMALL = 20_000_000  # numbers in a network that is initialised in a moment
 # Modules whose settings and statistics the official files carry beside the weights. Objects of
 # these come back as empty stand-ins; a file that names anything else is refused.
 SETTINGS_MODULES = (
@@ -56,11 +56,22 @@ def _stand_in(name: str) -> tuple[type, str]:
     return (_Ignored if name.startswith("numpy.") else _IgnoredMapping), name
 
 
-def save_network(network: TrackingNetwork, path: str | Path, **metadata: Any) -> None:
-    """Writes weights as safetensors, with the network's name and ``metadata`` (JSON values)."""
+def save_network(
+    network: TrackingNetwork,
+    path: str | Path,
+    weights: dict[str, Tensor] | None = None,
+    **metadata: Any,
+) -> None:
+    """Writes weights as safetensors, with the network's name and ``metadata`` (JSON values).
+
+    Args:
+        weights: to write in place of those that the network has.
+    """
     record = {**network.metadata, **metadata, "network": network.spec.name}
-    state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    save_file(state, path, {"format": FORMAT, "srft": json.dumps(record)})
+    weights = network.state_dict() if weights is None else weights
+    state = {name: value.contiguous() for name, value in weights.items()}
+    # One entry: safetensors writes several in random order, and the hash tells networks apart.
+    save_file(state, path, {"srft": json.dumps(record)})
 
 
 def load_network(
@@ -88,8 +99,11 @@ def load_network(
             f"{path}: its {len(state)} tensors fit none of the known networks "
             f"({', '.join(network_names())}); name the network it is meant for"
         )
-    # On the meta device nothing is initialised that the file overwrites.
-    with torch.device("cpu" if partial else "meta"):
+    # On the meta device nothing is initialised that the file overwrites, but its first use imports
+    # torch's compiler: for a small network that takes longer than to initialise it.
+    small = sum(value.numel() for value in state.values()) < SMALL
+    on_meta = not (partial or small)
+    with torch.random.fork_rng(devices=()), torch.device("meta" if on_meta else "cpu"):
         network = build_network(name)
     load_weights(network, state, path, partial=partial, resize_positions=resize_positions)
     network.metadata = metadata
@@ -121,7 +135,7 @@ def load_weights(
     if resize_positions:
         for key, value in state.items():
             if "pos_embed" in key and key in wanted and value.shape[1] != wanted[key].shape[1]:
-                state[key] = _resized(value, wanted[key].shape[1])
+                state[key] = resized(value, wanted[key].shape[1])
     missing = [] if partial else [key for key in wanted if key not in state]
     extra = [] if partial else [key for key in state if key not in wanted]
     shapes = [
@@ -131,7 +145,7 @@ def load_weights(
     ]
     if missing or extra or shapes:
         parts = (("missing", missing), ("extra", extra), ("of another shape", shapes))
-        found = "; ".join(_listed(what, names) for what, names in parts if names)
+        found = "; ".join(listed(what, names) for what, names in parts if names)
         guess = guess_network(state)
         hint = f" The file seems to hold {guess}." if guess else ""
         raise UserError(f"{source} does not fit {network.spec.name}: {found}.{hint}")
@@ -155,6 +169,8 @@ def translate(state: dict[str, Tensor], kind: type[TrackingNetwork]) -> dict[str
 def guess_network(state: dict[str, Tensor]) -> str | None:
     """Name of the first network whose parameters have exactly these names and shapes."""
     for name in network_names():
+        if network_spec(name).aux_only:
+            continue  # the same tensors as without
         kind, shapes = _signature(name)
         if {key: value.shape for key, value in translate(state, kind).items()} == shapes:
             return name
@@ -187,9 +203,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return state, json.loads((file.metadata() or {}).get("srft", "{}"))
-    except SafetensorError as error:
+            metadata = json.loads((file.metadata() or {}).get("srft", "{}"))
+    except (SafetensorError, ValueError) as error:
         raise UserError(f"{path} is not a complete safetensors file: {error}") from error
+    if not isinstance(metadata, dict):
+        raise UserError(f"{path}: its metadata is {metadata!r}; expected a JSON object")
+    return state, metadata
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
@@ -210,9 +229,12 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     if isinstance(content, dict):
         for key in ("net", "model", "state_dict"):
             content = content[key] if isinstance(content.get(key), dict) else content
-    if not isinstance(content, dict) or not content:
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise UserError(f"{path} holds a {type(content).__name__}; expected named tensors")
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    weights = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise UserError(f"{path} holds no tensors by name; expected the weights of a network")
+    return weights
 
 
 def _refuse_code(path: Path, names: list[str]) -> None:
@@ -223,7 +245,7 @@ def _refuse_code(path: Path, names: list[str]) -> None:
         )
 
 
-def _resized(positions: Tensor, tokens: int) -> Tensor:
+def resized(positions: Tensor, tokens: int) -> Tensor:
     """(1, N, C) on a square grid, or on two, interpolated to (1, tokens, C)."""
     old, new = _grid_sides(positions.shape[1]), _grid_sides(tokens)
     parts = positions.split([side * side for side in old], 1)
@@ -244,6 +266,6 @@ def _grid_sides(tokens: int) -> list[int]:
     return [side, side // 2]
 
 
-def _listed(what: str, names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{len(names)} {what} ({', '.join(names[:SHOWN])}{more})"
+def listed(what: str, names: list[str]) -> str:
+    """So many names, the first of them in full: for errors."""
+    return f"{len(names)} {what} ({some(names, SHOWN)})"

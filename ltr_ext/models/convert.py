@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
-
-from srft_plugin.errors import UserError
+from ltr_ext.admin.files import atomic_write
+from ltr_ext.data.representation import MODALITIES
+from srft_plugin.errors import UserError, unknown
 
 from .checkpoint import guess_network, load_network, read_checkpoint, save_network
+from .classifier import from_classifier, is_classifier
 from .network import TrackingNetwork
 from .registry import build_network, network_names, network_spec
 from .two_branch import two_branch_from
 
-MODALITIES = ("depth", "thermal", "event")
 TWO_BRANCH = "two_branch"
 
 
@@ -28,27 +28,39 @@ def convert(
     """Reads a checkpoint and writes it as safetensors, on request as a network that extends it.
 
     Args:
-        source: an official checkpoint or one of ours.
+        source: an official checkpoint or one of ours; or an image classifier, for the backbone of
+            the network ``name``.
         target: a .safetensors file.
         to: ``two_branch``, or the name of a network to start from these weights.
         modality: ``depth``, ``thermal`` or ``event``: written to the metadata.
-        name: network that ``source`` holds, where its tensors fit several.
+        name: network that ``source`` holds, where its tensors fit several, or that it starts.
 
     Returns:
         The network that was written.
 
     Raises:
-        UserError: an unreadable file, an unknown name, or a network that cannot extend this one.
+        UserError: an unreadable file, an unknown name, a network that cannot extend this one, or a
+            target that cannot be written.
     """
     if Path(target).suffix != ".safetensors":
         raise UserError(f"{target}: converted checkpoints end in .safetensors")
     if modality not in (None, *MODALITIES):
-        raise UserError(f"unknown modality {modality!r}; expected one of {', '.join(MODALITIES)}")
-    network = load_network(source, name)
+        raise unknown("modality", modality, MODALITIES)
+    state, _ = read_checkpoint(source)
+    if not is_classifier(state):
+        network = load_network(source, name)
+    elif name is None:
+        raise UserError(
+            f"{source} holds an image classifier; say which tracker it starts, for example "
+            "--network ostrack256"
+        )
+    else:
+        network = from_classifier(state, name, source)
     if to is not None:
         base, network = network, extend(network, to)
         network.metadata = {**base.metadata, "base": base.spec.name}
-    save_network(network, target, **({"modality": modality} if modality else {}))
+    described = {"modality": modality} if modality else {}
+    atomic_write(Path(target), lambda file: save_network(network, file, **described))
     return network
 
 
@@ -73,30 +85,36 @@ def extend(base: TrackingNetwork, name: str) -> TrackingNetwork:
     return network
 
 
-def inspect(path: str | Path) -> str:
-    """What a checkpoint holds: network, sizes, metadata, and values per part, as a table."""
+def contents(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds: file, network and its sizes, metadata, and parts.
+
+    ``parts`` maps the first two words of the tensors' names to numbers of tensors and values.
+    """
     state, metadata = read_checkpoint(path)
     name = metadata.get("network") or guess_network(state)
-    lines = [f"{'file':<12}{path}", f"{'network':<12}{name or 'unknown'}"]
+    found: dict[str, Any] = {"file": str(path), "network": name}
     if name in network_names():
         spec = network_spec(name)
-        lines.append(
-            f"{'images':<12}template {spec.template_size}, search region {spec.search_size} "
-            f"pixels, {spec.in_channels} channels"
-        )
-    lines += [f"{key:<12}{value}" for key, value in metadata.items() if key != "network"]
-    return "\n".join([*lines, "", *_part_table(state)])
-
-
-def _part_table(state: dict[str, Tensor]) -> list[str]:
-    tensors, values = Counter(), Counter()
+        sizes = ("template_size", "search_size", "in_channels")
+        found |= {size: getattr(spec, size) for size in sizes}
+    found |= {key: value for key, value in metadata.items() if key != "network"}
+    parts: dict[str, dict[str, int]] = {}
     for key, value in state.items():
-        part = ".".join(key.split(".")[:2])
-        tensors[part] += 1
-        values[part] += value.numel()
-    rows = [(part, tensors[part], values[part]) for part in tensors]
-    rows.append(("total", sum(tensors.values()), sum(values.values())))
+        part = parts.setdefault(".".join(key.split(".")[:2]), {"tensors": 0, "values": 0})
+        part["tensors"] += 1
+        part["values"] += value.numel()
+    return found | {"parts": parts}
+
+
+def inspect(path: str | Path) -> str:
+    """`contents` as a table for people."""
+    found = contents(path)
+    parts = found.pop("parts")
+    found["network"] = found["network"] or "unknown"
+    lines = [f"{key:<14} {value}" for key, value in found.items()]
+    rows = [(part, row["tensors"], row["values"]) for part, row in parts.items()]
+    rows.append(("total", sum(row[1] for row in rows), sum(row[2] for row in rows)))
     width = max(len(part) for part, _, _ in rows)
-    lines = [f"{'part':<{width}}  tensors        values"]
+    lines += ["", f"{'part':<{width}}  tensors        values"]
     lines += [f"{part:<{width}}  {number:>7}  {size:>12,}" for part, number, size in rows]
-    return lines
+    return "\n".join(lines)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 MARGIN = 1e-4  # keeps the logarithms of the focal loss finite
 PRIOR_SCORE = 0.1  # initial score of every cell: CornerNet's start for a focal loss
+TOWERS = ("ctr", "size", "offset")  # by the names of public checkpoints; "ctr" is the score
 
 
 class CenterHead(nn.Module):
@@ -36,11 +37,15 @@ class CenterHead(nn.Module):
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """(B, C, H, W) features to the maps and boxes of ``TrackingNetwork.forward``."""
         # float(): 1 - MARGIN is 1 in bfloat16.
-        score = self._tower("ctr", features).float().sigmoid().clamp(MARGIN, 1 - MARGIN)
-        size = self._tower("size", features).float().sigmoid().clamp(MARGIN, 1 - MARGIN)
-        offset = self._tower("offset", features).float()
+        score, size, offset = (maps.float() for maps in self.towers(features))
+        score = score.sigmoid().clamp(MARGIN, 1 - MARGIN)
+        size = size.sigmoid().clamp(MARGIN, 1 - MARGIN)
         boxes = boxes_at_peak(score, size, offset)
         return {"score_map": score, "size_map": size, "offset_map": offset, "pred_boxes": boxes}
+
+    def towers(self, features: Tensor) -> list[Tensor]:
+        """What each of ``TOWERS`` makes of the features, (B, outputs, H, W)."""
+        return [self._tower(tower, features) for tower in TOWERS]
 
     def _tower(self, tower: str, features: Tensor) -> Tensor:
         for layer in range(1, 6):
@@ -55,5 +60,5 @@ def boxes_at_peak(score: Tensor, size: Tensor, offset: Tensor) -> Tensor:
     column, row = peak % width, peak.div(width, rounding_mode="floor")
     index = peak[:, None].expand(-1, 2, 1)
     size, offset = (values.flatten(2).gather(2, index)[..., 0] for values in (size, offset))
-    cells = torch.cat((column, row), 1) + offset
-    return torch.cat((cells / cells.new_tensor([width, height]), size), 1)
+    cx, cy = (column + offset[:, :1]) / width, (row + offset[:, 1:]) / height
+    return torch.cat((cx, cy, size), 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from srft_plugin.groups import operation_groups
 
 FUSIONS = 4  # fusion blocks of a two-branch network (section III-A)
 NOTHING = "(?!)"  # an expression that matches no name
+Tokens = Tensor | tuple[Tensor, Tensor]  # (B, N, C): of one branch, or RGB and auxiliary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,9 @@ class NetworkSpec:
         template_size, search_size: sides of the two crops in pixels.
         template_factor, search_factor: side of each crop over sqrt(width * height) of the target.
         stride: pixels per cell of the score map.
-        in_channels: 3 (RGB) or 6 (RGB, then the auxiliary modality).
+        in_channels: 3 (one image) or 6 (RGB, then the auxiliary modality).
+        aux_only: the one image is the auxiliary one (Table IX).
+        templates: templates that the network takes.
     """
 
     name: str
@@ -36,6 +39,8 @@ class NetworkSpec:
     search_factor: float = 4.0
     stride: int = 16
     in_channels: int = 3
+    aux_only: bool = False
+    templates: int = 1
 
     def __post_init__(self) -> None:
         for field in ("template_size", "search_size"):
@@ -46,6 +51,11 @@ class NetworkSpec:
                     f"{self.stride}; the nearest that is: "
                     f"{max(1, round(size / self.stride)) * self.stride}"
                 )
+
+    @property
+    def reads_aux(self) -> bool:
+        """Whether the auxiliary image is needed."""
+        return self.in_channels == 6 or self.aux_only
 
     @property
     def template_grid(self) -> int:
@@ -62,10 +72,14 @@ class TrackingNetwork(nn.Module):
     """A template and a search region in, score, size and offset maps and a box out.
 
     Subclasses set ``backbone``, called as ``backbone(template, search)`` and answering
-    (B, tokens, C) with the search region's tokens last, and ``box_head``.
+    (B, tokens, C) with the search region's tokens last, or a pair of these, of the RGB and of the
+    auxiliary branch; and ``box_head``.
 
     Attributes:
         spec: geometry.
+        input_names: what ``forward`` is called with, by the names that a batch has for it
+            (``ltr_ext.data.sampler.PairDataset``); images are normalised.
+        criterion: name of what the network is trained with, in ``ltr_ext.actors.criteria``.
         metadata: what the checkpoint said of these weights; empty for a new network.
         position_pattern: expression that finds position embeddings by their names.
         peft_pattern: expression that finds the parameters which efficient tuning adds and trains.
@@ -74,6 +88,8 @@ class TrackingNetwork(nn.Module):
         official_unused: expression of whole names that the public checkpoint holds in vain.
     """
 
+    input_names: tuple[str, ...] = ("template", "search")
+    criterion: str = "center"
     position_pattern: str = "pos_embed"
     peft_pattern: str = NOTHING
     official_names: tuple[tuple[str, str], ...] = ()
@@ -97,18 +113,28 @@ class TrackingNetwork(nn.Module):
         Returns:
             ``score_map`` (B, 1, H, W) in (0, 1); ``size_map`` (B, 2, H, W), width and height over
             the side of the search region; ``offset_map`` (B, 2, H, W) in cells; ``pred_boxes``
-            (B, 4), cxcywh in [0, 1] of the search region, at the highest score.
+            (B, 4), cxcywh in [0, 1] of the search region, at the highest score; and
+            ``search_features`` (B, C, H, W), what the head saw. Two-branch networks add
+            ``rgb_features`` and ``aux_features``, whose mean that is.
 
         Raises:
             UserError: the images are not what ``spec`` says.
         """
-        self.check_images("template", template, self.spec.template_size)
-        self.check_images("search", search, self.spec.search_size)
-        return self.box_head(self.features(template, search))
+        self.check_pair(template, search)
+        return self.locate(self.tokens(template, search))
 
-    def features(self, template: Tensor, search: Tensor) -> Tensor:
-        """What the head sees of two batches of images."""
-        return self.search_features(self.backbone(template, search))
+    def tokens(self, template: Tensor, search: Tensor) -> Tokens:
+        """Tokens of two batches of images, the search region's last."""
+        return self.backbone(template, search)
+
+    def locate(self, tokens: Tokens) -> dict[str, Tensor]:
+        """Maps, boxes and features, as of ``forward``, from the tokens."""
+        features = self.search_features(joined(tokens))
+        branches = {}
+        if isinstance(tokens, tuple):
+            rgb, aux = map(self.search_features, tokens)
+            branches = {"rgb_features": rgb, "aux_features": aux}
+        return self.box_head(features) | {"search_features": features} | branches
 
     def start_epoch(self, epoch: int) -> None:
         """Told by the trainer before each epoch (from 0); some networks change with it."""
@@ -117,6 +143,16 @@ class TrackingNetwork(nn.Module):
         """(B, tokens, C), the search region last, to (B, C, H, W)."""
         side = self.spec.grid
         return tokens[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
+
+    def check_pair(self, template: Tensor, search: Tensor) -> None:
+        """Raises UserError unless these are images of the network's sizes, as many of each."""
+        self.check_images("template", template, self.spec.template_size)
+        self.check_images("search", search, self.spec.search_size)
+        if template.shape[0] != search.shape[0]:
+            raise UserError(
+                f"{self.spec.name}: {len(template)} templates for {len(search)} search regions; "
+                "expected as many"
+            )
 
     def check_images(self, what: str, images: Tensor, size: int) -> None:
         """Raises UserError unless ``images`` is a float (B, in_channels, size, size) tensor."""
@@ -200,6 +236,11 @@ class TrackingNetwork(nn.Module):
         return self
 
 
+def joined(tokens: Tokens) -> Tensor:
+    """Tokens of one branch as they are, those of two as their mean."""
+    return tokens if isinstance(tokens, Tensor) else (tokens[0] + tokens[1]) / 2
+
+
 def split_modalities(*images: Tensor) -> list[tuple[Tensor, Tensor]]:
     """(B, 6, H, W) images to pairs of RGB and auxiliary (B, 3, H, W)."""
     return [image.chunk(2, 1) for image in images]
@@ -208,6 +249,29 @@ def split_modalities(*images: Tensor) -> list[tuple[Tensor, Tensor]]:
 def fusion_places(depth: int) -> tuple[int, ...]:
     """Blocks (zero-based) of ``depth`` that a fusion block follows: the last of every quarter."""
     return tuple(depth * quarter // FUSIONS - 1 for quarter in range(1, FUSIONS + 1))
+
+
+def fuse_branches(
+    rgb: Tensor,
+    aux: Tensor,
+    blocks: Iterable[tuple[nn.Module, nn.Module]],
+    fusion: nn.ModuleList,
+    places: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """Two branches side by side, joined by fusion blocks (section III-A).
+
+    Args:
+        rgb, aux: (B, N, C) tokens.
+        blocks: pairs of the branches' blocks.
+        fusion: blocks on the (B, 2 N, C) tokens of both.
+        places: pairs (zero-based) that a fusion block follows.
+    """
+    for index, (block_rgb, block_aux) in enumerate(blocks):
+        rgb, aux = block_rgb(rgb), block_aux(aux)
+        if index in places:
+            fuse = fusion[places.index(index)]
+            rgb, aux = fuse(torch.cat((rgb, aux), 1)).chunk(2, 1)
+    return rgb, aux
 
 
 def two_branch_origin(name: str, fused: Sequence[int]) -> str:

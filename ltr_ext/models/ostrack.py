@@ -24,6 +24,7 @@ class ViTSpec(NetworkSpec):
         dim, depth, heads: of the ViT; the default is ViT-B.
         head_channels: first width of the CENTER head.
         eliminate_at: blocks (zero-based) with candidate elimination; empty for none.
+        eliminate_during: epochs in which training begins to eliminate and does so in full.
         temporal: DropTrack's embeddings of the two roles.
         drop_path: stochastic depth in training, rising linearly over the blocks.
     """
@@ -33,6 +34,7 @@ class ViTSpec(NetworkSpec):
     heads: int = 12
     head_channels: int = 256
     eliminate_at: tuple[int, ...] = ()
+    eliminate_during: tuple[int, int] = (20, 100)
     temporal: bool = False
     drop_path: float = 0.1
 
@@ -123,7 +125,7 @@ class ViTTracker(TrackingNetwork):
     def start_epoch(self, epoch: int) -> None:
         """Warms candidate elimination up: fewer search tokens are kept as training goes on."""
         if self.spec.eliminate_at:
-            self.backbone.keep = keep_ratio(epoch)
+            self.backbone.keep = keep_ratio(epoch, *self.spec.eliminate_during)
 
 
 class OSTrack(ViTTracker):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from srft_plugin.errors import unknown
+from srft_plugin.errors import UserError, unknown
 
 from .network import NetworkSpec, TrackingNetwork
 from .ostrack import OSTrack, ViTSpec
@@ -19,21 +19,18 @@ from .vipt import ViPT, ViPTSpec
 
 ELIMINATION = (3, 6, 9)  # blocks with candidate elimination in all public ViT-B trackers
 
-_TINY = ViTSpec(
-    name="ostrack_tiny",
-    template_size=64,
-    search_size=128,
-    dim=192,
-    depth=4,
-    heads=3,
-    head_channels=64,
-    drop_path=0.0,
-)
+_SMALL = {  # sizes of the bundled tracker, and of the networks that extend it
+    "template_size": 64, "search_size": 128, "dim": 192, "depth": 4, "heads": 3,
+    "head_channels": 64, "drop_path": 0.0,
+}  # fmt: skip
+_TINY = ViTSpec(name="ostrack_tiny", **_SMALL)
 _OSTRACK256 = ViTSpec(name="ostrack256", template_size=128, search_size=256)
 _OSTRACK384 = ViTSpec(name="ostrack384", template_size=192, search_size=384, search_factor=5.0)
 _DROPTRACK384 = replace(_OSTRACK384, name="droptrack384", temporal=True, eliminate_at=ELIMINATION)
+_SINGLE = (_TINY, _OSTRACK256, _OSTRACK384, _DROPTRACK384)  # also on the auxiliary image alone
 
 _PEER = {"template_size": 128, "search_size": 256, "eliminate_at": ELIMINATION}
+_TUNED = _PEER | {"eliminate_during": (4, 20)}  # the peers train for fewer epochs than OSTrack
 
 # width, depth of the two convolutional stages, depth of the main stage
 _ITPN = {"t": (384, 1, 12), "s": (384, 2, 20), "b": (512, 3, 24), "l": (768, 2, 40)}
@@ -73,15 +70,29 @@ _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
             _OSTRACK384,
             replace(_OSTRACK384, name="ostrack384_ce", eliminate_at=ELIMINATION),
             _DROPTRACK384,
+            *(replace(spec, name=f"{spec.name}_aux", aux_only=True) for spec in _SINGLE),
         ),
     ),
-    (TwoBranch, map(TwoBranchSpec.of, (_TINY, _OSTRACK256, _OSTRACK384, _DROPTRACK384))),
+    (TwoBranch, map(TwoBranchSpec.of, _SINGLE)),
     (
         ViPT,
-        (ViPTSpec(name="vipt256", **_PEER), ViPTSpec(name="vipt256_shallow", prompts=1, **_PEER)),
+        (
+            ViPTSpec(name="vipt256", **_TUNED),
+            ViPTSpec(name="vipt256_shallow", prompts=1, **_TUNED),
+            ViPTSpec(name="vipt_tiny", prompts=4, **_SMALL),
+        ),
     ),
-    (SDSTrack, (SDSTrackSpec(name="sdstrack256", **_PEER),)),
-    (UnTrack, (UnTrackSpec(name="untrack256", **_PEER),)),
+    (
+        SDSTrack,
+        (
+            SDSTrackSpec(name="sdstrack256", **_TUNED),
+            SDSTrackSpec(name="sdstrack_tiny", cross_at=(1, 3), **_SMALL),
+        ),
+    ),
+    (
+        UnTrack,
+        (UnTrackSpec(name="untrack256", **_TUNED), UnTrackSpec(name="untrack_tiny", **_SMALL)),
+    ),
     (SUTrack, _SUTRACK),
     (TwoBranchSUTrack, [spec.two_branch() for spec in _SUTRACK]),
     (SwinTrack, _SWINTRACK),
@@ -89,6 +100,20 @@ _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
     (UPVPTSwinTrack, [replace(s, name=f"upvpt_{s.name}", prompts=PROMPTS) for s in _SWINTRACK]),
 )
 _BY_NAME = {spec.name: (kind, spec) for kind, specs in _NETWORKS for spec in specs}
+
+
+def register_network(kind: type[TrackingNetwork], spec: NetworkSpec) -> None:
+    """Makes a network of one's own known by ``spec.name`` to recipes, checkpoints and trackers.
+
+    Args:
+        kind: its class, called with the spec.
+        spec: its sizes and name.
+
+    Raises:
+        UserError: the name is that of another network.
+    """
+    if _BY_NAME.setdefault(spec.name, (kind, spec)) != (kind, spec):
+        raise UserError(f"a network called {spec.name} exists already; choose another name")
 
 
 def network_names() -> list[str]:

@@ -8,6 +8,7 @@ student.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,6 @@ from .ostrack import OSTrackBackbone, ViTSpec, ViTTracker
 from .vit import Block, Candidates, PatchEmbed
 
 MASKED = 0.3  # share of tokens hidden from the masked copy, in each modality
-CLEAN_WEIGHT, MASKED_WEIGHT, DISTILLATION_WEIGHT = 0.6, 0.2, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +68,7 @@ class AdapterBlock(Block):
 
     def cross(self, tokens: Tensor) -> Tensor:
         """(B, 2 N, C), RGB then auxiliary: every token attends to the other modality alone."""
-        q, k, v = (
-            self.attn.qkv(self.norm1(tokens))
-            .unflatten(2, (3, self.attn.num_heads, -1))
-            .permute(2, 0, 3, 1, 4)
-        )
+        q, k, v = self.attn.split_heads(self.norm1(tokens))
         k, v = (torch.cat(values.chunk(2, 2)[::-1], 2).unflatten(2, (2, -1)) for values in (k, v))
         mixed = functional.scaled_dot_product_attention(q.unflatten(2, (2, -1)), k, v)
         mixed = self.attn.proj(mixed.flatten(2, 3).transpose(1, 2).flatten(2))
@@ -124,8 +120,9 @@ class SDSTrackBackbone(OSTrackBackbone):
 
 
 class SDSTrack(ViTTracker):
-    """SDSTrack; ``forward`` is the inference path, ``forward_distilled`` the training path."""
+    """SDSTrack; in training, a masked copy of the input goes through it, too."""
 
+    criterion = "distilled"
     peft_pattern = r"Adapter|multimodal|backbone\.norm\."
     # The public network has adapters for the cross pass in all blocks, and runs it in four.
     official_unused = (
@@ -138,17 +135,19 @@ class SDSTrack(ViTTracker):
     def base_name(self, name: str) -> str | None:
         return None if "Adapter" in name or "multimodal" in name else name
 
-    def forward_distilled(
-        self, template: Tensor, search: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """Outputs for the clean input and for a masked copy, and how far their joint tokens are.
+    def forward(self, template: Tensor, search: Tensor) -> dict[str, Any]:
+        """As ``TrackingNetwork.forward``; in training mode also what the masked copy gives.
 
         In the copy, a token of RGB is zero with probability 0.3; where it is not, the auxiliary
-        one is, with the same probability: no place loses both. The loss is
-        ``CLEAN_WEIGHT`` * loss(clean) + ``MASKED_WEIGHT`` * loss(masked) +
-        ``DISTILLATION_WEIGHT`` * distance, the distance being the mean squared error that pulls
-        the masked tokens towards the clean ones.
+        one is, with the same probability: no place loses both.
+
+        Returns:
+            In training mode also ``masked``, the output for the copy, and ``distance`` (B,), the
+            mean squared difference of the joint tokens of input and copy.
         """
+        if not self.training:
+            return super().forward(template, search)
+        self.check_pair(template, search)
         rgb, aux = self.backbone.patches(template, search)
         chance = torch.rand(2, *rgb.shape[:2], 1, device=rgb.device)
         hide_rgb = chance[0] < MASKED
@@ -157,7 +156,7 @@ class SDSTrack(ViTTracker):
         masked, masked_joint = self.backbone.fuse(
             rgb.masked_fill(hide_rgb, 0), aux.masked_fill(hide_aux, 0)
         )
-        pairs = zip(masked_joint, clean_joint, strict=True)
-        distance = torch.stack([functional.mse_loss(m, c.detach()) for m, c in pairs]).mean()
-        outputs = [self.box_head(self.search_features(tokens)) for tokens in (clean, masked)]
-        return outputs[0], outputs[1], distance
+        pairs = zip(clean_joint, masked_joint, strict=True)
+        distances = [(one - other).square().mean((1, 2)) for one, other in pairs]
+        distance = torch.stack(distances).mean(0)
+        return self.locate(clean) | {"masked": self.locate(masked), "distance": distance}

@@ -1,7 +1,7 @@
 """SUTrack: one network for RGB, RGB-X and language; and the two-branch network on it.
 
-Chen et al., "SUTrack: Towards Simple and Unified Single Object Tracking", AAAI 2025. The CLIP text
-tower is left out: without a sentence the public tracker gives it zeros. Text comes as tokens.
+Chen et al., "SUTrack: Towards Simple and Unified Single Object Tracking", AAAI 2025. Text comes as
+tokens; the CLIP text tower that makes them is apart (``text.SentenceEncoder``).
 """
 
 from __future__ import annotations
@@ -17,10 +17,17 @@ from srft_plugin.errors import UserError
 
 from .head import CenterHead
 from .itpn import MainBlock, Stem, itpn_blocks
-from .network import NetworkSpec, TrackingNetwork, fusion_places, two_branch_origin
+from .network import (
+    NetworkSpec,
+    TrackingNetwork,
+    fuse_branches,
+    fusion_places,
+    joined,
+    two_branch_origin,
+)
 from .vit import initialise, layer_norm
 
-TASKS = 5  # RGB, depth, thermal, event, language: what the task head tells apart
+TASKS = 5  # RGB, language, depth, thermal, event: what the task head tells apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +36,7 @@ class SUTrackSpec(NetworkSpec):
 
     Attributes:
         dim, stage_depth, depth: of Fast-iTPN (``itpn.itpn_blocks``).
-        templates: templates that the network takes; one is repeated.
+        templates: templates that the network takes; one alone is repeated.
         head_channels: first width of the CENTER head.
         drop_path: stochastic depth in training.
     """
@@ -74,7 +81,7 @@ class TokenRoles(nn.Module):
         its patch that the target's box covers.
         """
         places = self.pos_embed.split([self.spec.grid**2, self.spec.template_grid**2], 1)
-        tokens = [self.cls_token.expand(len(search), -1, -1)]
+        tokens = [self.cls_token.expand(search.shape[0], -1, -1)]
         tokens.append(search + places[0] + self.search_token)
         for template, share in zip(templates, coverage, strict=True):
             share = share[:, :, None]
@@ -135,8 +142,8 @@ class TwoBranchSUTrackBackbone(TokenRoles):
 
     def forward(
         self, templates: list[Tensor], search: Tensor, coverage: list[Tensor], text: Tensor | None
-    ) -> Tensor:
-        """As ``SUTrackBackbone.forward``: the mean of the branches."""
+    ) -> tuple[Tensor, Tensor]:
+        """As ``SUTrackBackbone.forward``, of the RGB and of the auxiliary branch."""
         branches = []
         for part, stem, blocks in (
             (slice(0, 3), self.patch_embed_rgb, self.blocks_rgb),
@@ -146,14 +153,10 @@ class TwoBranchSUTrackBackbone(TokenRoles):
             own = [self.patches(stem, stages, images[:, part]) for images in (search, *templates)]
             tokens = self.pack(own[0], own[1:], coverage)
             branches.append(tokens if text is None else torch.cat((tokens, text), 1))
-        rgb, aux = branches
-        pairs = zip(self.blocks_rgb, self.blocks_aux, strict=True)
-        for index, (block_rgb, block_aux) in enumerate(list(pairs)[-self.spec.depth :]):
-            rgb, aux = block_rgb(rgb), block_aux(aux)
-            if index in self.fuse_after:
-                fuse = self.fusion[self.fuse_after.index(index)]
-                rgb, aux = fuse(torch.cat((rgb, aux), 1)).chunk(2, 1)
-        return (self.fc_norm_rgb(rgb) + self.fc_norm_aux(aux)) / 2
+        main = (blocks[-self.spec.depth :] for blocks in (self.blocks_rgb, self.blocks_aux))
+        blocks = zip(*main, strict=True)
+        rgb, aux = fuse_branches(*branches, blocks, self.fusion, self.fuse_after)
+        return self.fc_norm_rgb(rgb), self.fc_norm_aux(aux)
 
 
 class TaskHead(nn.Module):
@@ -173,6 +176,7 @@ class TaskHead(nn.Module):
 class SUTrack(TrackingNetwork):
     """SUTrack; for an RGB video, the auxiliary channels repeat the RGB ones."""
 
+    input_names = ("template", "search", "template_box")
     official_names = (
         (r"^encoder\.body\.", "backbone."),
         (r"^task_decoder\.", "task_head."),
@@ -187,6 +191,7 @@ class SUTrack(TrackingNetwork):
         self.backbone = self.backbone_class(spec)
         self.box_head = CenterHead(spec.dim, spec.head_channels)
         self.task_head = TaskHead(spec.dim)
+        self.register_buffer("no_text", None, persistent=False)
 
     def forward(
         self,
@@ -198,25 +203,43 @@ class SUTrack(TrackingNetwork):
         """As ``TrackingNetwork.forward``, and ``task_logits`` (B, 1, TASKS).
 
         Args:
-            template: (B, 6, Hz, Wz), or one such tensor for each of ``spec.templates``.
+            template: (B, 6, Hz, Wz); for each of ``spec.templates``, one such tensor in a
+                sequence or along a second dimension, (B, templates, 6, Hz, Wz).
             search: (B, 6, Hs, Ws).
-            template_box: (B, 4) cxcywh in [0, 1] of the template, one per template; by default
-                centred, with the area that ``spec.template_factor`` gives the target.
-            text: (B, n, dim) tokens of a sentence.
+            template_box: (B, 4) cxcywh in [0, 1] of the template, or as many as templates, in the
+                same way; by default centred, with the area that ``spec.template_factor`` gives.
+            text: (B, n, dim) tokens of a sentence; by default ``no_text`` (1, 1, dim) if that is
+                set, else none.
         """
-        templates = [template] if isinstance(template, Tensor) else list(template)
+        templates = _listed(template, 4)
         for images in templates:
-            self.check_images("template", images, self.spec.template_size)
-        self.check_images("search", search, self.spec.search_size)
+            self.check_pair(images, search)
         if template_box is None:
             side = 1 / self.spec.template_factor
-            template_box = search.new_tensor([0.5, 0.5, side, side]).expand(len(search), 4)
-        boxes = [template_box] if isinstance(template_box, Tensor) else list(template_box)
+            centred = torch.tensor([0.5, 0.5, side, side], device=search.device)
+            template_box = centred.expand(search.shape[0], 4)
+        boxes = _listed(template_box, 2)
+        for box in boxes:
+            if box.shape != (search.shape[0], 4):
+                raise UserError(
+                    f"{self.spec.name}: template_box has shape {tuple(box.shape)}; expected "
+                    f"({len(search)}, 4) for each template"
+                )
         templates, boxes = (self._repeated(values) for values in (templates, boxes))
-        coverage = [patch_coverage(box, self.spec.template_size, self.spec.stride) for box in boxes]
+        coverage = [
+            patch_coverage(box, self.spec.template_size, self.spec.stride).to(search.dtype)
+            for box in boxes
+        ]
+        if text is None and self.no_text is not None:
+            text = self.no_text.expand(search.shape[0], -1, -1)
         tokens = self.backbone(templates, search, coverage, text)
-        outputs = self.box_head(self.search_features(tokens))
-        return outputs | {"task_logits": self.task_head(tokens.mean(1, keepdim=True))}
+        task_logits = self.task_head(joined(tokens).mean(1, keepdim=True))
+        return self.locate(tokens) | {"task_logits": task_logits}
+
+    def freeze(self, head: bool = True) -> None:
+        """As ``TrackingNetwork.freeze``; the task head, which the loss does not ask, stays too."""
+        super().freeze(head)
+        self.task_head.requires_grad_(False)
 
     def search_features(self, tokens: Tensor) -> Tensor:
         """(B, tokens, C), the search region after the class token, to (B, C, H, W)."""
@@ -256,6 +279,13 @@ class TwoBranchSUTrack(SUTrack):
         for own in (self.backbone.patch_embed_rgb.proj, self.backbone.patch_embed_aux.proj):
             own.weight.data.copy_(sum(stem.weight.data.chunk(2, 1)))
             own.bias.data.copy_(stem.bias.data)
+
+
+def _listed(values: Tensor | Sequence[Tensor], dimensions: int) -> list[Tensor]:
+    """What is given per template as a list; a tensor of so many ``dimensions`` is of one."""
+    if isinstance(values, Tensor):
+        return [values] if values.ndim <= dimensions else list(values.unbind(1))
+    return list(values)
 
 
 def patch_coverage(box: Tensor, size: int, patch: int) -> Tensor:

@@ -156,7 +156,7 @@ class Encoder(PairPositions):
     def forward(self, tokens: Tensor) -> Tensor:
         bias = self.bias()
         for layer in self.layers:
-            tokens = layer(tokens, attn_mask=bias)
+            tokens = layer(tokens, bias)
         return tokens
 
 
@@ -245,8 +245,7 @@ class BoxHead(nn.Module):
             indexing="ij",
         )
         size = boxes[:, 2:]
-        offset = boxes[:, :2] * boxes.new_tensor([width, height])[:, None, None]
-        offset = offset - torch.stack((columns, rows))
+        offset = torch.cat((boxes[:, :1] * width - columns, boxes[:, 1:2] * height - rows), 1)
         peak = boxes_at_peak(score, size, offset)
         return {"score_map": score, "size_map": size, "offset_map": offset, "pred_boxes": peak}
 
@@ -254,6 +253,7 @@ class BoxHead(nn.Module):
 class SwinTrack(TrackingNetwork):
     """SwinTrack: each image through Swin, both through the encoder, the search region decoded."""
 
+    criterion = "dense"
     position_pattern = "untied_pos_enc|rpe_bias_table"
     official_names = ((r"^head\.", "box_head."),)
     official_unused = r".*\.relative_position_index"
@@ -270,7 +270,7 @@ class SwinTrack(TrackingNetwork):
         self.box_head = BoxHead(spec.width)
         self.apply(initialise)
 
-    def features(self, template: Tensor, search: Tensor) -> Tensor:
-        """(B, C, H, W) of the search region."""
+    def tokens(self, template: Tensor, search: Tensor) -> Tensor:
+        """(B, Nx, C) of the search region."""
         tokens = torch.cat((self.backbone(template), self.backbone(search)), 1)
-        return self.search_features(self.out_norm(self.decoder(self.encoder(tokens))))
+        return self.out_norm(self.decoder(self.encoder(tokens)))

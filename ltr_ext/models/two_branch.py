@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-import torch
 from torch import Tensor, nn
 
 from srft_plugin.errors import UserError
 
-from .network import TrackingNetwork, fusion_places, split_modalities, two_branch_origin
+from .network import (
+    TrackingNetwork,
+    fuse_branches,
+    fusion_places,
+    split_modalities,
+    two_branch_origin,
+)
 from .ostrack import OSTrack, Positions, ViTSpec, ViTTracker
 from .sutrack import SUTrack, TwoBranchSUTrack
 from .vit import Block, PatchEmbed, initialise, layer_norm
@@ -28,13 +33,21 @@ class TwoBranchSpec(ViTSpec):
 
     @classmethod
     def of(cls, base: ViTSpec) -> TwoBranchSpec:
-        """The spec of ``base`` with an auxiliary branch; no public version eliminates candidates.
+        """The spec of ``base`` with an auxiliary branch, as its public configurations have it.
 
+        None of them eliminates candidates; all have search factor 4, but for DropTrack's 5.
         "ostrack256" and "ostrack256_ce" give "two_branch_ostrack256", "ostrack_tiny" gives
         "two_branch_tiny".
         """
         name = "two_branch_" + base.name.removesuffix("_ce").removeprefix("ostrack_")
-        return cls(**asdict(base) | {"name": name, "in_channels": 6, "eliminate_at": ()})
+        changes = {
+            "name": name.removesuffix("_aux"),
+            "in_channels": 6,
+            "aux_only": False,
+            "eliminate_at": (),
+            "search_factor": base.search_factor if base.temporal else 4.0,
+        }
+        return cls(**asdict(base) | changes)
 
 
 class TwoBranchBackbone(Positions):
@@ -55,19 +68,14 @@ class TwoBranchBackbone(Positions):
         self.norm_aux = layer_norm(spec.dim)
         self.apply(initialise)
 
-    def forward(self, template: Tensor, search: Tensor) -> Tensor:
-        """(B, 6, Hz, Wz) and (B, 6, Hs, Ws) to (B, Nz + Nx, dim), the mean of the branches."""
+    def forward(self, template: Tensor, search: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 6, Hz, Wz) and (B, 6, Hs, Ws) to (B, Nz + Nx, dim) of RGB and of the auxiliary."""
         (template_rgb, template_aux), (search_rgb, search_aux) = split_modalities(template, search)
         rgb = self.patch_embed_rgb.pack(template_rgb, search_rgb) + self.positions()
         aux = self.patch_embed_aux.pack(template_aux, search_aux) + self.positions()
-        for index, (block_rgb, block_aux) in enumerate(
-            zip(self.blocks_rgb, self.blocks_aux, strict=True)
-        ):
-            rgb, aux = block_rgb(rgb), block_aux(aux)
-            if index in self.fuse_after:
-                fuse = self.fusion[self.fuse_after.index(index)]
-                rgb, aux = fuse(torch.cat((rgb, aux), 1)).chunk(2, 1)
-        return (self.norm_rgb(rgb) + self.norm_aux(aux)) / 2
+        blocks = zip(self.blocks_rgb, self.blocks_aux, strict=True)
+        rgb, aux = fuse_branches(rgb, aux, blocks, self.fusion, self.fuse_after)
+        return self.norm_rgb(rgb), self.norm_aux(aux)
 
 
 class TwoBranch(ViTTracker):

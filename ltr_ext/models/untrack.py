@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from srft_plugin.errors import UserError
+from ltr_ext.data.representation import MODALITIES, MODALITY_INDEX
+from srft_plugin.errors import UserError, unknown
 
+from .network import split_modalities
 from .ostrack import ViTSpec, ViTTracker
 from .vipt import PromptedBackbone
 from .vit import Attention, PatchEmbed
 
-MODALITIES = ("none", "depth", "thermal", "event")  # by the index that the network is given
 WINDOW = 7  # pixels: neighbourhood and reach of the edges
 
 
@@ -52,10 +54,9 @@ class LowRankAttention(nn.Module):
         nn.init.kaiming_uniform_(self.prompt_w_a.weight, a=math.sqrt(5))
         nn.init.zeros_(self.prompt_w_b.weight)
 
-    def forward(
-        self, tokens: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
-    ) -> Tensor:
-        mixed = self.lora_attn(tokens, attn_mask, is_causal)
+    def forward(self, tokens: Tensor, **options: Any) -> Tensor:
+        """As ``Attention.forward``."""
+        mixed = self.lora_attn(tokens, **options)
         return mixed + self.prompt_w_b(self.prompt_w_a(tokens))
 
     def forward_with_focus(self, tokens: Tensor, query: int) -> tuple[Tensor, Tensor]:
@@ -76,7 +77,7 @@ class ModalityPrompt(nn.Module):
         self.proj_back = nn.Linear(rank, dim)
 
     def forward(self, tokens: Tensor, edges: Tensor, modality: Tensor) -> Tensor:
-        """(B, N, C) tokens of modality (B,), an index of ``MODALITIES``, and edge tokens."""
+        """(B, N, C) tokens of modality (B,), a value of ``MODALITY_INDEX``, and edge tokens."""
         projections = (self.proj_d, self.proj_t, self.proj_e)
         own = [
             projection(tokens * (modality == index)[:, None, None])
@@ -130,22 +131,23 @@ def edges(images: Tensor) -> Tensor:
 
     The shift is ``WINDOW`` / 2 pixels; places that it moves in from outside the image are 0.
     """
-    margin = WINDOW // 2
+    margin, dtype = WINDOW // 2, images.dtype
+    images = images.float()  # places in bfloat16 are pixels off
     peaks = functional.max_pool2d(functional.pad(images, [margin] * 4), WINDOW, 1)
     height, width = images.shape[2:]
     differences = []
     for x, y in ((WINDOW / height, 0.0), (-WINDOW / height, 0.0),
                  (0.0, WINDOW / width), (0.0, -WINDOW / width)):  # fmt: skip
-        shift = images.new_tensor([[1.0, 0.0, x], [0.0, 1.0, y]]).expand(len(images), 2, 3)
+        shift = images.new_tensor([[1.0, 0.0, x], [0.0, 1.0, y]]).expand(images.shape[0], 2, 3)
         grid = functional.affine_grid(shift, list(peaks.shape), align_corners=False)
         moved = functional.grid_sample(peaks, grid, mode="nearest", align_corners=False)
         difference = peaks - moved
         differences.append(difference.masked_fill(difference == peaks, 0))
-    return torch.cat(differences, 1)
+    return torch.cat(differences, 1).to(dtype)
 
 
 class UnTrackBackbone(PromptedBackbone):
-    """OSTrack with low-rank attention updates; input channels are RGB, auxiliary, modality."""
+    """OSTrack with low-rank attention updates."""
 
     def __init__(self, spec: UnTrackSpec) -> None:
         super().__init__(
@@ -158,9 +160,9 @@ class UnTrackBackbone(PromptedBackbone):
         self.patch_embed_prompt_grad = PatchEmbed(spec.stride, 27, spec.dim)
         self.patch_embed_prompt_edge = PatchEmbed(spec.stride, 1, spec.dim)
 
-    def forward(self, template: Tensor, search: Tensor) -> Tensor:
-        """(B, 9, Hz, Wz) and (B, 9, Hs, Ws) to (B, Nz + Nx, dim)."""
-        rgb, aux = ((template[:, part], search[:, part]) for part in (slice(0, 3), slice(3, 6)))
+    def forward(self, template: Tensor, search: Tensor, modality: Tensor) -> Tensor:
+        """(B, 6, Hz, Wz), (B, 6, Hs, Ws) and (B,) indices to (B, Nz + Nx, dim)."""
+        rgb, aux = zip(*split_modalities(template, search), strict=True)
         outlines = [edges(images) for images in aux]
         # The public network gives the edges of the auxiliary image twice, where the paper has
         # those of RGB and of the auxiliary image; official weights expect that.
@@ -170,19 +172,16 @@ class UnTrackBackbone(PromptedBackbone):
         prompt = self.shallow_prompt(
             self.patch_embed_prompt_dte.pack(*aux),
             self.patch_embed_prompt_grad.pack(*views),
-            search[:, 6, 0, 0],
+            modality,
         )
         guide = self.patch_embed_prompt_edge.pack(*strongest)
         return self.run(self.patch_embed.pack(*rgb), prompt, guide)
 
 
 class UnTrack(ViTTracker):
-    """UnTrack. The modality of six-channel images is ``metadata["modality"]``.
+    """UnTrack; the samples of a batch may have different modalities."""
 
-    Images of nine channels name the modality of each sample in channels 6 to 8, by its index in
-    ``MODALITIES``: batches may mix modalities.
-    """
-
+    input_names = ("template", "search", "modality")
     peft_pattern = "prompt"
     # The public network holds its blocks under two names; the second, read last, is what it runs.
     official_names = ((r"^backbone\.prompt_model\.", "backbone.blocks."),)
@@ -193,25 +192,26 @@ class UnTrack(ViTTracker):
         origin = super().base_name(name)
         return origin and origin.replace(".attn.lora_attn.", ".attn.")
 
-    def forward(self, template: Tensor, search: Tensor) -> dict[str, Tensor]:
-        """As ``TrackingNetwork.forward``, with six or nine channels."""
-        for what, images in (("template", template), ("search", search)):
-            self.check_images(
-                what,
-                images[:, :6] if isinstance(images, Tensor) and images.shape[1] == 9 else images,
-                self.spec.template_size if what == "template" else self.spec.search_size,
-            )
-        template, search = self._with_modality(template), self._with_modality(search)
-        return self.box_head(self.features(template, search))
+    def forward(
+        self, template: Tensor, search: Tensor, modality: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """As ``TrackingNetwork.forward``.
 
-    def _with_modality(self, images: Tensor) -> Tensor:
-        if images.shape[1] == 9:
-            return images
-        name = self.metadata.get("modality") or "none"
-        if name not in MODALITIES:
+        Args:
+            template: (B, 6, Hz, Wz).
+            search: (B, 6, Hs, Ws).
+            modality: (B,) values of ``MODALITY_INDEX``; by default all are
+                ``metadata["modality"]``.
+        """
+        self.check_pair(template, search)
+        if modality is None:
+            name = self.metadata.get("modality")
+            if name not in MODALITY_INDEX:
+                raise unknown("modality", name, MODALITIES)
+            modality = torch.full((search.shape[0],), MODALITY_INDEX[name], device=search.device)
+        if modality.shape != (search.shape[0],):
             raise UserError(
-                f"{self.spec.name}: unknown modality {name!r}; expected one of "
-                f"{', '.join(MODALITIES)}"
+                f"{self.spec.name}: modality has shape {tuple(modality.shape)}; expected one index "
+                f"per sample, ({len(search)},)"
             )
-        index = images.new_full((1, 1, 1, 1), MODALITIES.index(name))
-        return torch.cat((images, index.expand(len(images), 3, *images.shape[2:])), 1)
+        return self.locate(self.backbone(template, search, modality))

@@ -37,7 +37,7 @@ class UPVPTBackbone(OSTrackBackbone):
     def run_block(self, index: int, tokens: Tensor, candidates: Candidates) -> Tensor:
         """As in OSTrack; the prompts leave after the attention, for the MLP mixes no tokens."""
         block = self.blocks[index]
-        prompts = self.prompts[index].expand(len(tokens), -1, -1)
+        prompts = self.prompts[index].expand(tokens.shape[0], -1, -1)
         number = prompts.shape[1]
         normed = block.norm1(torch.cat((prompts, tokens), 1))
         if index in self.spec.eliminate_at:

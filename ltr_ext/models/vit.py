@@ -56,12 +56,16 @@ class Pointwise(nn.Conv2d):
 class Attention(timm_vit.Attention):
     """Multi-head self-attention that can also tell where one token looks."""
 
+    def split_heads(self, tokens: Tensor) -> Tensor:
+        """Queries, keys and values of (B, N, C) tokens: (3, B, heads, N, C / heads)."""
+        return self.qkv(tokens).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+
     def forward_with_focus(self, tokens: Tensor, query: int) -> tuple[Tensor, Tensor]:
         """The output, and the attention of token ``query`` to all, (B, N), mean over heads.
 
         Only that row of the attention map is made; the output itself comes from the fused kernel.
         """
-        q, k, v = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.split_heads(tokens)
         row = q[:, :, query : query + 1] @ k.transpose(2, 3) * self.scale
         mixed = functional.scaled_dot_product_attention(q, k, v)
         return self.proj(mixed.transpose(1, 2).flatten(2)), row.softmax(3).mean((1, 2))
@@ -146,10 +150,13 @@ class Candidates:
         return torch.cat((template, full.scatter(1, index, search)), 1)
 
 
-def keep_ratio(epoch: float, final: float = KEEP, start: int = 20, end: int = 100) -> float:
+def keep_ratio(epoch: float, start: int, end: int, final: float = KEEP) -> float:
     """Share of the search tokens kept in training: 1 until ``start``, then a cosine to ``final``.
 
-    The defaults are OSTrack's: elimination begins in epoch 20 and is complete in epoch 100.
+    Args:
+        epoch: now.
+        start, end: epochs in which elimination begins and in which it is complete.
+        final: share kept from then on.
     """
     progress = min(max((epoch - start) / (end - start), 0.0), 1.0)
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import random
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map_only
 
 from srft_plugin.errors import UserError
 
@@ -24,16 +32,18 @@ class Processes:
         """Whether this process writes the files and draws the progress bar."""
         return self.rank == 0
 
-    def share(self, batch_size: int) -> int:
+    def share(self, batch_size: int, accumulate: int = 1) -> int:
         """Samples of a batch that fall to each process.
 
         Raises:
-            UserError: the batch cannot be divided evenly.
+            UserError: the batch cannot be divided evenly, also into ``accumulate`` parts.
         """
-        if batch_size % self.count:
+        parts = self.count * accumulate
+        if batch_size % parts:
+            among = f"{self.count} processes" + (f" in {accumulate} parts" * (accumulate > 1))
             raise UserError(
-                f"batch_size {batch_size} cannot be shared by {self.count} processes; "
-                f"take a multiple, such as {-(-batch_size // self.count) * self.count}"
+                f"batch_size {batch_size} cannot be shared by {among}; "
+                f"take a multiple, such as {-(-batch_size // parts) * parts}"
             )
         return batch_size // self.count
 
@@ -49,6 +59,11 @@ class Processes:
         if self.count > 1:
             dist.barrier()
 
+    def leave(self) -> None:
+        """Parts from the other processes at the end."""
+        if self.count > 1:
+            dist.destroy_process_group()
+
 
 def join_processes(device: str) -> tuple[Processes, torch.device]:
     """Meets the other processes, if torchrun started several, and picks this one's device."""
@@ -61,3 +76,33 @@ def join_processes(device: str) -> tuple[Processes, torch.device]:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return Processes(dist.get_rank(), count), torch.device(device)
+
+
+def seed_everything(*seeds: int) -> None:
+    """Seeds every generator that training may draw from, on all devices, from all ``seeds``."""
+    first, second, third = np.random.SeedSequence(seeds).generate_state(3)
+    random.seed(int(first))
+    np.random.seed(int(second))
+    torch.manual_seed(int(third))
+
+
+def gradient_sync(model: nn.Module, on: bool) -> AbstractContextManager:
+    """Context of a backward pass that is the last of a step, or (``on`` False) not yet."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(on)
+    elif isinstance(model, DistributedDataParallel) and not on:
+        return model.no_sync()
+    return nullcontext()
+
+
+def gather(tree: Any) -> Any:
+    """``tree`` with sharded tensors made whole; all processes have to call it."""
+    return tree_map_only(DTensor, DTensor.full_tensor, tree)
+
+
+def share_like(value: Any, template: Tensor) -> Any:
+    """``value``, sharded over the processes if it is a tensor like the sharded ``template``."""
+    if isinstance(template, DTensor) and isinstance(value, Tensor) and value.ndim:
+        value = value.to(template.device)
+        return distribute_tensor(value, template.device_mesh, template.placements)
+    return value

@@ -1,44 +1,52 @@
-"""The training loop: step, log, checkpoint, resume."""
+"""The training loop: step, judge, checkpoint, resume."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from ltr_ext.actors.tracking import TrackingActor, to_device
-from ltr_ext.admin.files import write_text
+from ltr_ext.admin.files import atomic_write
+from ltr_ext.models.checkpoint import save_network
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.recipe import Recipe
+from srft_plugin import SRFT
 from srft_plugin.errors import UserError
+from srft_plugin.statistics import gradient_statistics
 from srft_plugin.tuning.regularizer import Regularizer
 
 from .checkpoints import CheckpointFolder
-from .processes import Processes
+from .log import RunLog
+from .preparation import parameter_groups
+from .processes import Processes, gather, gradient_sync, seed_everything, share_like
+from .settings import check_settings, with_settings, write_settings
+from .weights import RunningAverage, WeightDistance
 
-LOG_EVERY = 20  # steps between reads of the running means: each read waits for the device
+LOG_EVERY = 20  # steps between reads of what the device has: each read waits for it
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+BEST = "best.safetensors"
 
 
 class Trainer:
     """Trains ``network`` by ``recipe``; calling ``train`` again continues where it stopped.
 
+    The generators are seeded from (seed, epoch, rank) before each epoch, the learning rate is a
+    function of the step, and the sampler of the index: the rest is in the checkpoint.
+
     Args:
-        network: trainable parameters have ``requires_grad``.
+        network: at its starting weights; trainable parameters have ``requires_grad``.
+        model: what ``preparation.prepare`` made of it.
         recipe: the settings; stored beside the checkpoints, and a resume with other ones refused.
         regularizer: wraps the optimizer, may add a loss term.
         loader: step number -> the batches from that step to the end of the run.
+        validation: batches that each epoch is judged on; None judges it by its training pairs.
         folder: where checkpoints, ``log.jsonl`` and TensorBoard files go.
         device: where to compute.
         processes: this process among those that train together; each has its share of a batch.
@@ -47,61 +55,61 @@ class Trainer:
     def __init__(
         self,
         network: TrackingNetwork,
+        model: nn.Module,
         recipe: Recipe,
         regularizer: Regularizer,
         loader: Callable[[int], Iterable[dict[str, Tensor]]],
+        validation: Iterable[dict[str, Tensor]] | None,
         folder: Path,
         device: torch.device,
         processes: Processes,
     ):
-        self.recipe, self.loader, self.folder, self.device = recipe, loader, folder, device
-        self.network = network.to(device)
-        self.processes = processes
-        parallel = self.network
-        if processes.count > 1:
-            devices = None if device.type == "cpu" else [device.index]
-            parallel = DistributedDataParallel(self.network, devices)
-        self.actor = TrackingActor(parallel)
+        self.network, self.model, self.recipe = network, model, recipe
+        self.loader, self.validation = loader, validation
+        self.folder, self.device, self.processes = folder, device, processes
+        self.actor, self.judge = TrackingActor(model, regularizer), TrackingActor(model)
         self.regularizer = regularizer
-        parameters = [p for p in network.parameters() if p.requires_grad]
-        adamw = torch.optim.AdamW(
-            parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        if recipe.parallel == "fsdp" and processes.count > 1 and regularizer.state_dict():
+            raise UserError(
+                f"parallel=fsdp: {recipe.regularizer} keeps tensors of its own, which processes "
+                "cannot share yet; use parallel=ddp"
+            )
+        self.adamw = torch.optim.AdamW(
+            parameter_groups(network, recipe), weight_decay=recipe.weight_decay, fused=True
         )
-        self.parameters = parameters
-        self.optimizer = regularizer.wrap_optimizer(adamw)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, recipe.rate)
-        self.checkpoints = CheckpointFolder(folder)
-        self.epoch = 0
+        for group in self.adamw.param_groups:
+            group["initial_lr"] = group["lr"]
+        self.optimizer = regularizer.wrap_optimizer(self.adamw)
+        self.parameters = [p for group in self.adamw.param_groups for p in group["params"]]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        self.distance = WeightDistance(self.parameters)
+        self.average = RunningAverage(self.parameters, recipe.ema)
+        # Steps skipped since the last read, and in a row until now; all processes agree on them.
+        self.skipped, self.in_a_row = (torch.zeros((), device=device) for _ in range(2))
+        self.checkpoints = CheckpointFolder(folder, recipe.keep)
+        self.epoch = self.total_skipped = 0
+        self.best: dict[str, float] | None = None
 
-    def train(self) -> None:
+    def train(self, accept_changes: bool = False) -> None:
         """Runs the epochs that are left, writing a checkpoint after each.
 
+        Args:
+            accept_changes: resume with other settings than the run was begun with.
+
         Raises:
-            UserError: the loss became infinite or NaN, a resume with other settings, a full disk.
+            UserError: too many steps in a row without a finite gradient, a resume with other
+                settings, a full disk.
         """
-        self._resume()
-        first = self.processes.is_first
-        if first:
-            self._write_recipe()
-            self._trim_log()
+        self._resume(accept_changes)
+        if self.processes.is_first:
+            write_settings(self.folder, self.recipe)
         batches = iter(self.loader(self.step)) if self.epoch < self.recipe.epochs else iter(())
-        with (
-            SummaryWriter(self.folder / "tensorboard", purge_step=self.step)
-            if first
-            else nullcontext() as board,
-            tqdm(
-                total=self.recipe.total_steps,
-                initial=self.step,
-                disable=None if first else True,
-                unit="step",
-            ) as bar,
-        ):
+        with RunLog(self.folder, self.recipe, self.step, self.processes.is_first) as log:
             while self.epoch < self.recipe.epochs:
-                bar.set_description(f"epoch {self.epoch + 1}/{self.recipe.epochs}")
-                self._train_epoch(batches, board, bar)
+                log.start_epoch(self.epoch)
+                iou = self._train_epoch(batches, log)
                 self.epoch += 1
-                if first:
-                    self.checkpoints.save(self.epoch, self.state_dict())
+                self._save(iou)
         self.processes.wait()
 
     @property
@@ -109,108 +117,182 @@ class Trainer:
         """Optimizer steps at the start of the current epoch."""
         return self.epoch * self.recipe.steps_per_epoch
 
-    def _train_epoch(
-        self, batches: Iterator[dict[str, Tensor]], board: SummaryWriter, bar: tqdm
-    ) -> None:
+    def weights(self) -> dict[str, Tensor]:
+        """What the run has come to, for tracking: the averaged weights if there are any.
+
+        All processes have to call it when they share the weights.
+        """
+        with self.average.applied():
+            return {name: gather(v).clone() for name, v in self.network.state_dict().items()}
+
+    def write_network(self, file: Path) -> None:
+        """Writes ``weights`` for tracking, with how they came about."""
+        weights = self.weights()
+        described = {"steps": self.step, "regularizer": self.recipe.regularizer}
+        if self.processes.is_first:
+            atomic_write(
+                file, lambda partial: save_network(self.network, partial, weights, **described)
+            )
+
+    def _train_epoch(self, batches: Iterator[dict[str, Tensor]], log: RunLog) -> float:
+        """One epoch; the IoU that it is judged by."""
+        seed_everything(self.recipe.seed, self.epoch, self.processes.rank)
         self.network.train()
         self.network.start_epoch(self.epoch)
-        recipe, sums, count, waited = self.recipe, {}, 0, 0.0
+        sums, count, waited, ious = {}, 0, 0.0, []
+        last = self.recipe.steps_per_epoch - 1
         started = mark = time.perf_counter()
-        for index, batch in enumerate(islice(batches, recipe.steps_per_epoch)):
+        for index, batch in enumerate(islice(batches, last + 1)):
             waited += time.perf_counter() - mark
-            log = self._train_step(to_device(batch, self.device))
-            for name, value in log.items():
+            batch = to_device(batch, self.device)
+            for name, value in self._train_step(self.step + index, batch).items():
                 sums[name] = sums.get(name, 0) + value
             count += 1
-            bar.update()
-            if count == LOG_EVERY or index + 1 == recipe.steps_per_epoch:
-                stacked = torch.stack(list(sums.values())).to(torch.float32) / count
-                means = dict(zip(sums, self.processes.mean(stacked).tolist(), strict=True))
+            log.advance()
+            if count == LOG_EVERY or index == last:
+                means = self._read(sums, count, self.step + index + 1, batch)
                 elapsed = time.perf_counter() - started
-                self._log(self.step + index + 1, means, count, elapsed, waited, board, bar)
+                means["samples_per_second"] = count * self.recipe.batch_size / elapsed
+                means["data_wait"] = waited / elapsed
+                ious.append((means["iou"], count - means["skipped"]))
+                if index == last:
+                    means |= self._judge()
+                log.write(self.step + index + 1, means)
                 sums, count, waited, started = {}, 0, 0.0, time.perf_counter()
             mark = time.perf_counter()
+        trained = sum(number for _, number in ious)
+        iou = sum(iou * number for iou, number in ious if number) / max(trained, 1)
+        return means.get("validation_iou", iou)
 
-    def _train_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        bf16 = self.recipe.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            loss, log = self.actor(batch)
-            loss = loss + self.regularizer.loss_term()
+    def _train_step(self, step: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Optimizer step ``step`` (from 0); the values to log, 0 if it is skipped."""
+        recipe, values = self.recipe, {}
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * recipe.rate(step)
         self.optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.grad_clip)
+        parts = [dict(zip(batch, part, strict=True))
+                 for part in zip(*(v.chunk(recipe.accumulate) for v in batch.values()), strict=True)
+                ]  # fmt: skip
+        for index, part in enumerate(parts):
+            with gradient_sync(self.model, on=index + 1 == len(parts)):
+                with self._autocast():
+                    loss, log = self.actor(part)
+                # A loss that is not finite makes every gradient so, on all processes.
+                factor = torch.where(loss.detach().isfinite(), 1 / len(parts), torch.nan)
+                self.scaler.scale(loss * factor).backward()
+            for name, value in log.items():
+                values[name] = values.get(name, 0) + value / len(parts)
+        self.scaler.unscale_(self.adamw)
+        values["grad_norm"] = gather(nn.utils.clip_grad_norm_(self.parameters, recipe.grad_clip))
+        skip = ~values["grad_norm"].isfinite()
+        self.adamw.found_inf = skip.float()  # the fused kernel leaves all as it is, without a read
         self.optimizer.step()
-        self.scheduler.step()
+        self.scaler.update()
+        self.average.update()
         self.regularizer.after_step()
-        return {**log, "grad_norm": norm.detach()}
+        self.skipped += skip
+        self.in_a_row.add_(1).mul_(skip)
+        return {name: value.detach().masked_fill(skip, 0) for name, value in values.items()}
 
-    def _log(self, step, means, count, elapsed, waited, board: SummaryWriter | None, bar) -> None:
-        if not math.isfinite(means["loss"]):
-            raise UserError(
-                f"the loss is {means['loss']} near step {step}; nothing of this epoch was saved. "
-                "Lower lr, or check the boxes of the data set"
-            )
-        if board is None:
-            return
-        rate = count * self.recipe.batch_size / elapsed
-        bar.set_postfix(
-            loss=f"{means['loss']:.3f}",
-            iou=f"{means['iou']:.3f}",
-            samples=f"{rate:.0f}/s",
-            wait=f"{waited / elapsed:.0%}",
+    def _read(
+        self, sums: dict[str, Tensor], count: int, step: int, batch: dict[str, Tensor]
+    ) -> dict[str, float]:
+        """Means over the ``count`` steps up to ``step``, and statistics of the last one.
+
+        Raises:
+            UserError: the last ``max_skipped`` steps or more were skipped.
+        """
+        counters = [self.skipped, self.in_a_row]
+        stacked = torch.stack([*sums.values(), *counters]).float()
+        *totals, skipped, in_a_row = self.processes.mean(stacked).tolist()
+        self.skipped.zero_()
+        self.total_skipped += int(skipped)
+        if isinstance(self.optimizer, SRFT):
+            self.optimizer.take_back(int(skipped))
+        if in_a_row >= self.recipe.max_skipped:
+            self._stop(int(in_a_row), step, batch)
+        taken = count - skipped
+        means = {n: t / taken if taken else float("nan") for n, t in zip(sums, totals, strict=True)}
+        means["skipped"] = self.total_skipped
+        means["lr"] = self.optimizer.param_groups[-1]["lr"]
+        for name, value in gradient_statistics(self.optimizer).items():
+            means[name] = value.item()
+        if isinstance(self.optimizer, SRFT):
+            means["mean_sensitivity"] = self.optimizer.mean_sensitivity()
+        return means
+
+    def _stop(self, in_a_row: int, step: int, batch: dict[str, Tensor]) -> None:
+        file = self.folder / f"skipped_batch_rank{self.processes.rank}.safetensors"
+        tensors = {name: value.cpu().contiguous() for name, value in batch.items()}
+        atomic_write(file, lambda partial: save_file(tensors, partial))
+        raise UserError(
+            f"the loss or the gradient of the last {in_a_row} steps up to step {step} was NaN or "
+            f"infinite, and the steps were skipped; the last batch is in {file}, nothing of this "
+            "epoch was saved. Lower lr, or check the boxes of the data set"
         )
-        for name, value in means.items():
-            board.add_scalar(f"train/{name}", value, step)
-        record = {"step": step, **means, "lr": self.scheduler.get_last_lr()[0]}
-        timing = {"samples_per_second": rate, "data_wait": waited / elapsed}
-        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(record | timing) + "\n")
+
+    @torch.no_grad()
+    def _judge(self) -> dict[str, float]:
+        """Relative distance of the weights from the start; loss and IoU of the validation pairs."""
+        values = {"weight_distance": self.distance.relative(self.processes)}
+        if self.validation is None:
+            return values
+        self.network.eval()
+        logs = []
+        with self.average.applied():
+            for batch in self.validation:
+                with self._autocast():
+                    _, log = self.judge(to_device(batch, self.device))
+                logs.append(torch.stack([log["loss"], log["iou"]]))
+        loss, iou = self.processes.mean(torch.stack(logs).mean(0)).tolist()
+        return values | {"validation_loss": loss, "validation_iou": iou}
+
+    def _autocast(self) -> torch.autocast:
+        dtype = AUTOCAST.get(self.recipe.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+    def _save(self, iou: float) -> None:
+        """Checkpoint of the epoch just run; the network for tracking, too, if it is the best."""
+        if self.best is None or iou > self.best["iou"]:
+            self.best = {"epoch": self.epoch, "iou": iou}
+            self.write_network(self.folder / BEST)
+        state = self.state_dict()
+        if self.processes.is_first:
+            self.checkpoints.save(self.epoch, state, self.best["epoch"])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next epoch depends on; tensors and plain values only."""
-        return {
+        return gather({
             "epoch": self.epoch,
-            "network": self.network.state_dict(),
+            "net": self.network.state_dict(),
+            "average": self.average.values,
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "regularizer": self.regularizer.state_dict(),
-            "rng": torch.get_rng_state(),
-        }
+            "skipped": self.total_skipped,
+            "in_a_row": int(self.in_a_row),
+            "best": self.best,
+        })  # fmt: skip
 
-    def _resume(self) -> None:
+    def _resume(self, accept_changes: bool) -> None:
         state = self.checkpoints.load_newest()
         if state is None:
             return
-        self._refuse_other_settings()
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        check_settings(self.folder, self.recipe, accept_changes)
+        network, optimizer = self.network.state_dict(), state["optimizer"]
+        if accept_changes:
+            optimizer = with_settings(optimizer, self.optimizer.state_dict())
+        for index, values in optimizer["state"].items():
+            template = self.parameters[index]
+            optimizer["state"][index] = {k: share_like(v, template) for k, v in values.items()}
+        self.network.load_state_dict(
+            {name: share_like(value, network[name]) for name, value in state["net"].items()}
+        )
+        self.optimizer.load_state_dict(optimizer)
+        self.average.load(state["average"] if self.recipe.ema else [])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.regularizer.load_state_dict(state["regularizer"])
-        torch.set_rng_state(state["rng"])
-        self.epoch = state["epoch"]
-
-    def _trim_log(self) -> None:
-        """Takes back what an interrupted epoch logged: it is run, and logged, again."""
-        log = self.folder / "log.jsonl"
-        if log.exists():
-            lines = log.read_text("utf-8").splitlines(keepends=True)
-            whole = (line for line in lines if line.endswith("\n"))
-            kept = [line for line in whole if json.loads(line)["step"] <= self.step]
-            write_text(log, "".join(kept))
-
-    def _write_recipe(self) -> None:
-        text = json.dumps(dataclasses.asdict(self.recipe), indent=2) + "\n"
-        write_text(self.folder / "recipe.json", text)
-
-    def _refuse_other_settings(self) -> None:
-        """A run is continued only with the settings it was started with, workers apart."""
-        file = self.folder / "recipe.json"
-        before = json.loads(file.read_text(encoding="utf-8"))
-        now = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
-        changed = [k for k in now if k != "workers" and before.get(k) != now[k]]
-        if changed:
-            lines = ", ".join(f"{key}: {before.get(key)!r} -> {now[key]!r}" for key in changed)
-            raise UserError(
-                f"{self.folder} holds a run with other settings ({lines}); "
-                "give the run another name, or delete the folder"
-            )
+        self.epoch, self.total_skipped = state["epoch"], state["skipped"]
+        self.in_a_row.fill_(state["in_a_row"])
+        self.best = state["best"]

@@ -27,13 +27,28 @@ def test_overrides_take_the_type_of_the_field():
         ("epochs=many", "expected int"),
         ("epochs", "expected key=value"),
         ("precision=bf17", "did you mean 'bf16'"),
+        ("parallel=dpp", "did you mean 'ddp'"),
+        ("compile=perhaps", "expected true or false"),
+        ("ema=1", "ema must be at least 0 and below 1"),
+        ("accumulate=0", "accumulate must be at least 1"),
+        ("lr_groups=fusion", "not of the form regex=rate"),
+        ("lr_groups=(=1e-4", "not of the form regex=rate"),
         ("epochs=0", "at least 1"),
+        ("decay_at=1", "below 1"),
         ("batch_size=11", "smaller than one batch"),
     ],
 )
 def test_wrong_overrides_say_what_is_wrong(assignment, message):
     with pytest.raises(UserError, match=message):
         RECIPE.override([assignment])
+
+
+def test_booleans_and_rates_by_name():
+    changed = RECIPE.override(["compile=True", "lr_groups=fusion|head=1e-4,a=b=2"])
+    assert changed.compile is True and RECIPE.override(["compile=0"]).compile is False
+    assert [(p.pattern, rate) for p, rate in changed.rates()] == [
+        ("fusion|head", 1e-4), ("a=b", 2.0),
+    ]  # fmt: skip
 
 
 def test_unknown_config_suggests_the_nearest():
@@ -57,6 +72,8 @@ def test_rates():
     assert [round(linear.rate(step), 3) for step in (79, 80, 90, 99, 100)] == [
         1.0, 1.0, 0.5, 0.05, 0.0,
     ]  # fmt: skip
+    early = stepped.override(["decay_at=0.6"])
+    assert [early.rate(step) for step in (59, 60)] == [1.0, 0.1]
 
 
 @pytest.mark.parametrize("name", config_names())
@@ -65,5 +82,5 @@ def test_every_config_loads_and_can_be_run_by_the_host(name):
     assert recipe.total_steps > 0
     assert recipe.network in network_names()
     for name in (*recipe.datasets, *recipe.source):
-        assert name in GENERATED or "train" in KINDS[name].splits
+        assert name in GENERATED or name == "coco" or "train" in KINDS[name].splits
     assert callable(recipe.run)

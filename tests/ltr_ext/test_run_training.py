@@ -2,10 +2,9 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ import torch
 import ltr_ext.run_training as run_training
 from ltr_ext.models.checkpoint import load_network, save_network
 from ltr_ext.models.registry import build_network
-from ltr_ext.recipe import Recipe
+from ltr_ext.recipe import Recipe, load_recipe
 from ltr_ext.trainers.processes import Processes
 from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import UserError
@@ -29,15 +28,6 @@ TUNE = Recipe(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """An untrained RGB tracker: what is tested here does not depend on how good it is."""
-    torch.manual_seed(1)
-    file = tmp_path_factory.mktemp("base") / "base.safetensors"
-    save_network(build_network("ostrack_tiny"), file)
-    return file
-
-
 def weights(file):
     return load_network(file).state_dict()
 
@@ -48,19 +38,30 @@ def assert_same(first, second):
         assert torch.equal(first[name], second[name]), name
 
 
-@pytest.mark.parametrize("regularizer", ["none", "srft"])
-def test_interrupted_run_ends_in_the_same_weights(base, tmp_path, regularizer, monkeypatch):
-    recipe = TUNE.override([f"base={base}", f"regularizer={regularizer}"])
-    whole = weights(run_training.train(recipe, tmp_path / "whole"))
+@pytest.fixture(scope="module")
+def whole_runs(base, tmp_path_factory):
+    """Weights after ``TUNE``, by regularizer."""
+    folder = tmp_path_factory.mktemp("whole")
+    recipes = {name: TUNE.override([f"base={base}", f"regularizer={name}"])
+               for name in ("none", "srft")}  # fmt: skip
+    return {
+        name: weights(run_training.train(recipe, folder / name)) for name, recipe in recipes.items()
+    }
 
+
+@pytest.mark.parametrize("regularizer", ["none", "srft"])
+def test_interrupted_run_ends_in_the_same_weights(
+    base, whole_runs, tmp_path, regularizer, monkeypatch
+):
+    recipe = TUNE.override([f"base={base}", f"regularizer={regularizer}"])
     step = Trainer._train_step
     calls = []
 
-    def stop_in_second_epoch(self, batch):
+    def stop_in_second_epoch(*arguments):
         calls.append(1)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return step(self, batch)
+        return step(*arguments)
 
     monkeypatch.setattr(Trainer, "_train_step", stop_in_second_epoch)
     with pytest.raises(KeyboardInterrupt):
@@ -68,38 +69,10 @@ def test_interrupted_run_ends_in_the_same_weights(base, tmp_path, regularizer, m
     assert not (tmp_path / "broken/network.safetensors").exists()
     monkeypatch.undo()
     resumed = weights(run_training.train(recipe, tmp_path / "broken"))
-    assert_same(whole, resumed)
+    assert_same(whole_runs[regularizer], resumed)
     log = (tmp_path / "broken/log.jsonl").read_text()
     steps = [json.loads(line)["step"] for line in log.splitlines()]
     assert steps == [2, 4, 6]  # the interrupted epoch is logged once
-
-
-def test_killed_process_resumes_to_the_same_loss(tmp_path):
-    """SIGKILL in the middle, then the same command again."""
-    command = [
-        sys.executable, "-m", "ltr_ext.run_training", "srft", "pretrain_tiny",
-        "--workspace", str(tmp_path), "--device", "cpu", "epochs=4", "samples_per_epoch=16",
-        "batch_size=8", "workers=0",
-    ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    unbroken = subprocess.run([*command, "--name", "unbroken"], env=environment, check=False)
-    assert unbroken.returncode == 0
-    process = subprocess.Popen([*command, "--name", "killed"], env=environment)
-    killed = run_training.run_dir("killed", tmp_path)
-    for _ in range(600):
-        if (killed / "checkpoint_ep0002.sha256").exists() or process.poll() is not None:
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert (
-        subprocess.run([*command, "--name", "killed"], env=environment, check=False).returncode == 0
-    )
-
-    def last_loss(folder):
-        return json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["loss"]
-
-    assert last_loss(killed) == last_loss(run_training.run_dir("unbroken", tmp_path))
 
 
 def test_resume_with_other_settings_is_refused(tmp_path):
@@ -109,9 +82,36 @@ def test_resume_with_other_settings_is_refused(tmp_path):
     run_training.train(SCRATCH.override(["epochs=1", "workers=1"]), tmp_path)
 
 
+def test_changes_are_accepted_from_both_command_lines(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(run_training, "train", lambda *arguments: calls.append(arguments))
+    command = ["srft", "tiny_depth", "--accept-changes", "--workspace", str(tmp_path), "lr=0.5"]
+    assert run_training.main(command) == 0
+    monkeypatch.setenv("SRFT_OVERRIDES", "lr=0.5 --accept-changes")
+    settings = SimpleNamespace(
+        script_name="tiny_depth", use_gpu=False, env=SimpleNamespace(workspace_dir=str(tmp_path))
+    )
+    run_training.run_in_host(load_recipe("tiny_depth"), settings)
+    assert run_training.main(command[:2] + command[3:]) == 0
+    for recipe, folder, _, _ in calls:
+        assert recipe.lr == 0.5 and folder == run_training.run_dir("tiny_depth", tmp_path)
+    assert [accept_changes for _, _, _, accept_changes in calls] == [True, True, False]
+
+
+def test_validation_pairs_judge_a_run(tmp_path):
+    recipe = SCRATCH.override(["epochs=1", "validation=synthetic_rgb", "validation_samples=6"])
+    run_training.train(recipe, tmp_path)
+    record = json.loads((tmp_path / "log.jsonl").read_text())
+    state = torch.load(tmp_path / "checkpoint_ep0001.pt", weights_only=True)
+    assert state["best"] == {"epoch": 1, "iou": record["validation_iou"]}
+    assert_same(weights(tmp_path / "best.safetensors"), weights(tmp_path / "network.safetensors"))
+
+
 def test_head_and_positions_stay_and_the_rest_moves(base, tmp_path):
     recipe = TUNE.override([f"base={base}", "epochs=1"])
-    tuned = weights(run_training.train(recipe, tmp_path))
+    file = run_training.train(recipe, tmp_path)
+    tuned = weights(file)
+    assert load_network(file).metadata["modality"] == "depth"
     from ltr_ext.models.two_branch import two_branch_from
 
     before = two_branch_from(load_network(base)).state_dict()
@@ -141,31 +141,30 @@ def test_other_regularizers_train(base, tmp_path, regularizer):
     assert run_training.train(recipe, tmp_path).is_file()
 
 
-def test_srft_moves_the_weights_less_than_full_fine_tuning(base, tmp_path):
+def test_srft_moves_the_weights_less_than_full_fine_tuning(base, whole_runs):
     from ltr_ext.models.two_branch import two_branch_from
 
     before = two_branch_from(load_network(base)).state_dict()
-    distance = {}
-    for regularizer in ("none", "srft"):
-        recipe = TUNE.override([f"base={base}", f"regularizer={regularizer}"])
-        after = weights(run_training.train(recipe, tmp_path / regularizer))
-        distance[regularizer] = sum(
+    distance = {
+        regularizer: sum(
             (after[name] - before[name]).square().sum().item()
             for name in after
             if after[name].is_floating_point()
         )
+        for regularizer, after in whole_runs.items()
+    }
     assert 0 < distance["srft"] < distance["none"]
 
 
 def test_nan_loss_stops_the_run_without_a_checkpoint(tmp_path, monkeypatch):
-    from ltr_ext.actors import tracking
+    from ltr_ext.actors import criteria
 
     def poisoned(*_):
         return torch.full((4,), float("nan"), requires_grad=True)
 
-    monkeypatch.setattr(tracking, "focal_loss", poisoned)
-    with pytest.raises(UserError, match="the loss is nan near step"):
-        run_training.train(SCRATCH, tmp_path)
+    monkeypatch.setattr(criteria, "focal_loss", poisoned)
+    with pytest.raises(UserError, match="last 2 steps up to step 2 was NaN"):
+        run_training.train(SCRATCH.override(["max_skipped=2"]), tmp_path)
     assert not list(tmp_path.glob("checkpoint*"))
 
 
@@ -196,19 +195,16 @@ def test_command_reports_bad_input_in_one_line(tmp_path, capsys, arguments, mess
 
 def test_two_processes_with_half_the_batch_equal_one(base, tmp_path):
     arguments = [
-        "-m", "ltr_ext.run_training", "srft", "tiny_depth", "--workspace", str(tmp_path),
-        "--device", "cpu", f"base={base}", "epochs=2", "samples_per_epoch=16", "batch_size=8",
-        "prior_samples=16", "workers=0",
+        "srft", "tiny_depth", "--workspace", str(tmp_path), "--device", "cpu", f"base={base}",
+        "epochs=2", "samples_per_epoch=8", "batch_size=4", "prior_samples=12", "workers=0",
+    ]  # fmt: skip
+    assert run_training.main([*arguments, "--name", "one"]) == 0
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+        "-m", "ltr_ext.run_training", *arguments, "--name", "two",
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    one = subprocess.run(
-        [sys.executable, *arguments, "--name", "one"], env=environment, check=False
-    )
-    torchrun = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-    ]  # fmt: skip
-    two = subprocess.run([*torchrun, *arguments, "--name", "two"], env=environment, check=False)
-    assert one.returncode == two.returncode == 0
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
 
     def losses(name):
         text = (run_training.run_dir(name, tmp_path) / "log.jsonl").read_text()

@@ -1,7 +1,8 @@
 """Generated videos: no download, any number, the same pixels on every machine."""
 
-from .dataset import Synthetic, SyntheticStills, write_depthtrack
+from .dataset import Synthetic, SyntheticStills
 from .scene import Scene, SceneOptions, visible_scene
+from .writing import write_sequences
 
 __all__ = [
     "Scene",
@@ -9,5 +10,5 @@ __all__ = [
     "Synthetic",
     "SyntheticStills",
     "visible_scene",
-    "write_depthtrack",
+    "write_sequences",
 ]

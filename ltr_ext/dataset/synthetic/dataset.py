@@ -1,15 +1,11 @@
-"""Generated scenes as a data set, rendered on demand or written to disk."""
+"""Generated scenes as a data set, rendered on demand."""
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
-import cv2
 import numpy as np
-from tqdm import tqdm
 
 from ltr_ext.data.representation import represent
 from ltr_ext.dataset.sequence import Sequence
@@ -28,6 +24,7 @@ class _SceneFrames:
 
     scene: Scene
     modality: str | None
+    event_form: str
 
     def __len__(self) -> int:
         return len(self.scene)
@@ -38,7 +35,7 @@ class _SceneFrames:
     def aux(self, index: int) -> np.ndarray | None:
         if self.modality is None:
             return None
-        return represent(self.scene.depth(index), self.modality)
+        return represent(self.scene.aux(index, self.modality, self.event_form), self.modality)
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,10 @@ class Synthetic:
         count: number of sequences.
         seed: two data sets with different seeds share no scene.
         options: what the scenes contain.
-        modality: ``"depth"`` for RGB-D, None for RGB.
+        modality: ``depth``, ``thermal`` or ``event``, None for RGB.
+        event_form: representation of events, a key of ``EVENT_FORMS``.
+
+    A sequence has ``extra["attributes"]``: see ``Scene.attributes``.
     """
 
     count: int
@@ -57,6 +57,7 @@ class Synthetic:
     options: SceneOptions = SceneOptions()
     modality: str | None = None
     name: str = "synthetic"
+    event_form: str = "colour_polarity"
 
     def __len__(self) -> int:
         return self.count
@@ -65,8 +66,9 @@ class Synthetic:
         if not 0 <= index < self.count:
             raise IndexError(f"sequence {index} of {self.count}")
         scene = _scene((self.seed, index), self.options)
-        frames = _SceneFrames(scene, self.modality)
-        return Sequence(f"{self.name}{index:04d}", frames, scene.boxes, self.modality)
+        frames = _SceneFrames(scene, self.modality, self.event_form)
+        name, extra = f"{self.name}{index:04d}", {"attributes": scene.attributes}
+        return Sequence(name, frames, scene.boxes, self.modality, extra)
 
 
 @dataclass(frozen=True)
@@ -127,31 +129,3 @@ class SyntheticStills:
                 sequence = sequences[0]
             sequences.append(sequence)
         return sequences
-
-
-def write_depthtrack(
-    root: Path, scenes: dict[str, Scene], description: str = "sequences", jpeg_quality: int = 92
-) -> Path:
-    """Writes scenes in DepthTrack layout with VOT's ``list.txt``; finished sequences are kept.
-
-    ``root/NAME/color/%08d.jpg``, ``depth/%08d.png`` (uint16, millimetres), numbered from 1, and
-    ``groundtruth.txt`` (x,y,w,h per line, nan where absent). A sequence appears under its name only
-    when complete, so an interrupted call can be repeated.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    for name, scene in tqdm(scenes.items(), desc=f"writing {description}", disable=None):
-        folder, partial = root / name, root / f".{name}.partial"
-        if folder.exists():
-            continue
-        shutil.rmtree(partial, ignore_errors=True)
-        (partial / "color").mkdir(parents=True)
-        (partial / "depth").mkdir()
-        for t in range(len(scene)):
-            color = cv2.cvtColor(scene.rgb(t), cv2.COLOR_RGB2BGR)
-            quality = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
-            cv2.imwrite(str(partial / "color" / f"{t + 1:08d}.jpg"), color, quality)
-            cv2.imwrite(str(partial / "depth" / f"{t + 1:08d}.png"), scene.depth(t))
-        np.savetxt(partial / "groundtruth.txt", scene.boxes, fmt="%.2f", delimiter=",")
-        partial.rename(folder)
-    (root / "list.txt").write_text("".join(f"{name}\n" for name in scenes), encoding="ascii")
-    return root

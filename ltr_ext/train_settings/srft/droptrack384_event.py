@@ -3,7 +3,7 @@
 python -m ltr_ext.run_training srft droptrack384_event
 """
 
-from ltr_ext.recipe import paper_recipe
+from ltr_ext.train_settings.paper import paper_recipe
 
 recipe = paper_recipe("droptrack384", "event")
 run = recipe.run

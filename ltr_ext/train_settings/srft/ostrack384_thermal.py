@@ -3,7 +3,7 @@
 python -m ltr_ext.run_training srft ostrack384_thermal
 """
 
-from ltr_ext.recipe import paper_recipe
+from ltr_ext.train_settings.paper import paper_recipe
 
 recipe = paper_recipe("ostrack384", "thermal")
 run = recipe.run

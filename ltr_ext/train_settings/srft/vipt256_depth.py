@@ -3,7 +3,7 @@
 python -m ltr_ext.run_training srft vipt256_depth
 """
 
-from ltr_ext.recipe import vipt_recipe
+from ltr_ext.train_settings.paper import vipt_recipe
 
 recipe = vipt_recipe("depth")
 run = recipe.run

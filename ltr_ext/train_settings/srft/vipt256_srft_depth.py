@@ -3,7 +3,7 @@
 python -m ltr_ext.run_training srft vipt256_srft_depth
 """
 
-from ltr_ext.recipe import unfrozen_recipe
+from ltr_ext.train_settings.paper import unfrozen_recipe
 
-recipe = unfrozen_recipe("vipt256", "ostrack256", "depth")
+recipe = unfrozen_recipe("vipt256", "depth")
 run = recipe.run

@@ -3,7 +3,7 @@
 python -m ltr_ext.run_training srft vipt256_srft_event
 """
 
-from ltr_ext.recipe import unfrozen_recipe
+from ltr_ext.train_settings.paper import unfrozen_recipe
 
-recipe = unfrozen_recipe("vipt256", "ostrack256", "event")
+recipe = unfrozen_recipe("vipt256", "event")
 run = recipe.run

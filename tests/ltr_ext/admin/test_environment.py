@@ -54,9 +54,9 @@ def test_unknown_key():
         set_path("depthtrak_dir", "/tmp")
 
 
-@pytest.mark.parametrize("text", ["{", "[]"])
-def test_broken_settings_file_is_named(text):
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"depthtrack_dir": 5}'])
+def test_broken_settings_file_is_named(content):
     settings_file().parent.mkdir(parents=True)
-    settings_file().write_text(text)
+    settings_file().write_bytes(content)
     with pytest.raises(UserError, match="env.json"):
         environment().get("depthtrack")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltr_ext.data.augment import NO_AUGMENTATION, Augmentation, View
+from ltr_ext.data.augment import Augmentation, View
 
 SIDE = 40
 
@@ -88,7 +88,7 @@ def test_brightness_is_a_gain_on_all_channels(draw, gain):
 
 def test_switched_off_nothing_changes_but_the_draws_are_the_same():
     view, rng, other = make_view(), np.random.default_rng(3), np.random.default_rng(3)
-    NO_AUGMENTATION([view, make_view()], rng)
+    Augmentation(0, 0, 0, 0)([view, make_view()], rng)
     np.testing.assert_array_equal(view.image, make_view().image)
     np.testing.assert_array_equal(view.box, make_view().box)
     Augmentation()([make_view(), make_view()], other)

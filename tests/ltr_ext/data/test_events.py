@@ -114,5 +114,7 @@ def test_wrong_input_is_an_error():
         show("voxel")
     with pytest.raises(UserError, match="sensor of 2x2"):
         render_events(HAND, (2, 2))
+    with pytest.raises(UserError, match=r"\(-1, \d+\) to"):
+        show("event_count", HAND._replace(x=HAND.x - HAND.x.min() - 1))
     with pytest.raises(UserError, match="outside of the interval"):
         show("tsltd", span=(10, 50))

@@ -9,20 +9,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltr_ext.data.augment import NO_AUGMENTATION, Augmentation
+from ltr_ext.data.augment import Augmentation
 from ltr_ext.data.loader import make_loader
-from ltr_ext.data.sampler import PairDataset, choose_frames
+from ltr_ext.data.sampler import PairDataset, choose_frames, frames_before
 from ltr_ext.dataset.sequence import Sequence
+from ltr_ext.models.network import NetworkSpec
 from srft_plugin.errors import UserError
 
 
-@dataclass
-class Spec:
-    template_size: int = 32
-    search_size: int = 64
-    template_factor: float = 2.0
-    search_factor: float = 4.0
-    in_channels: int = 6
+def spec(in_channels=6, **fields):
+    return NetworkSpec(
+        name="test", template_size=32, search_size=64, in_channels=in_channels, **fields
+    )
+
+
+SPEC = spec()
 
 
 @dataclass
@@ -70,8 +71,8 @@ class Painted:
 
 
 def make(datasets=None, ratios=None, spec=None, **options):
-    options = {"samples_per_epoch": 24, "augmentation": NO_AUGMENTATION, **options}
-    return PairDataset(datasets or [Painted()], ratios, spec or Spec(), **options)
+    options = {"samples_per_epoch": 24, "augmentation": Augmentation(0, 0, 0, 0), **options}
+    return PairDataset(datasets or [Painted()], ratios, spec or SPEC, **options)
 
 
 def same(one, other):
@@ -112,7 +113,7 @@ def test_a_sequence_without_target_is_an_error():
 @pytest.mark.parametrize("channels", [3, 6])
 @pytest.mark.parametrize("modality", [None, "depth"])
 def test_shapes_and_channels(channels, modality):
-    data = make([Painted(modality=modality)], spec=Spec(in_channels=channels))
+    data = make([Painted(modality=modality)], spec=spec(in_channels=channels))
     item = data[0]
     assert item["template"].shape == (channels, 32, 32)
     assert item["search"].shape == (channels, 64, 64)
@@ -124,6 +125,38 @@ def test_shapes_and_channels(channels, modality):
         if channels == 6:
             assert image[3].max() == (200 if modality else image[0].max())
             assert image[5].max() == (100 if modality else 200)
+
+
+@pytest.mark.parametrize("modality", ["depth", None])
+def test_one_image_may_be_the_auxiliary_one(modality):
+    """Table IX; where there is none, the RGB image stands for it."""
+    item = make([Painted(modality=modality)], spec=spec(3, aux_only=True))[0]
+    assert item["template"].shape == (3, 32, 32)
+    both = make([Painted(modality=modality)])[0]
+    assert torch.equal(item["search"], both["search"][3:])
+    assert torch.equal(item["template"], both["template"][3:])
+
+
+def test_networks_with_several_templates_get_earlier_ones_too():
+    item = make(spec=spec(templates=2), max_gap=10)[0]
+    assert item["template"].shape == (2, 6, 32, 32) and item["template_box"].shape == (2, 4)
+    frames = item["template"][:, 0].flatten(1).max(1).values.tolist()  # red is the frame's number
+    assert frames[0] - 10 <= frames[1] <= frames[0]
+    assert make(spec=spec(templates=1))[0]["template"].shape == (6, 32, 32)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.data())
+def test_frames_before_are_visible_and_near(visible, data):
+    visible = np.array(visible)
+    frame = data.draw(st.integers(0, len(visible) - 1))
+    near = [i for i in range(max(frame - 5, 0), frame) if visible[i]]
+    found = frames_before(visible, frame, 5, 3, np.random.default_rng(0))
+    assert len(found) == 3 and set(found) <= set(near or [frame])
+
+
+def test_the_modality_of_all_data_is_known():
+    assert make([Painted(modality="event")] * 2).modality == "event"
+    assert make([Painted(modality="event"), Painted(modality="depth")]).modality is None
 
 
 def test_grey_reaches_the_copy_that_stands_for_the_auxiliary_image():
@@ -186,6 +219,20 @@ def test_mixing_follows_the_ratios():
     data = make([Painted("a", "depth"), Painted("b", None)], [3, 1], samples_per_epoch=400)
     rgb_only = sum(torch.equal(data[i]["search"][:3], data[i]["search"][3:]) for i in range(400))
     assert abs(rgb_only / 400 - 0.25) < 0.06
+
+
+def test_a_mixed_batch_says_which_sample_has_what_modality():
+    """The indices that UnTrack was published with, as long as the image says so, too."""
+    kinds = [None, "depth", "thermal", "event"]
+    data = make([Painted(str(kind), kind) for kind in kinds], samples_per_epoch=32)
+    batch = next(iter(make_loader(data, 32)))
+    assert batch["modality"].shape == (32,) and batch["modality"].dtype == torch.int64
+    assert set(batch["modality"].tolist()) == {0, 1, 2, 3}
+    alone = (batch["search"][:, :3] == batch["search"][:, 3:]).flatten(1).all(1)
+    assert torch.equal(batch["modality"] == 0, alone)
+    for index, kind in enumerate(kinds):
+        assert make([Painted(modality=kind)])[0]["modality"] == index
+    assert make([Painted(modality="sonar")])[0]["modality"] == 0
 
 
 def test_resumed_in_the_middle_and_with_workers_the_batches_are_the_same():
@@ -260,7 +307,7 @@ class Empty(Painted):
 )
 def test_wrong_mixtures_are_errors(datasets, ratios, message):
     with pytest.raises(UserError, match=message):
-        PairDataset(datasets, ratios, Spec(), 10)
+        PairDataset(datasets, ratios, SPEC, 10)
 
 
 def test_an_epoch_without_a_batch_is_an_error():

@@ -79,8 +79,8 @@ def write_got10k(folder: Path, rows=BOXES) -> None:
         (folder / "absence.label").write_text("0\n0\n1\n0\n")
 
 
-def write_trackingnet(part: Path, name: str, rows=BOXES) -> None:
-    write_images(part / "frames" / name, [f"{n}.jpg" for n in (0, 1, 2, 10)])
+def write_trackingnet(part: Path, name: str, rows=BOXES, numbers=(0, 1, 2, 10)) -> None:
+    write_images(part / "frames" / name, [f"{n}.jpg" for n in numbers])
     write_rows(part / "anno" / f"{name}.txt", rows)
 
 
@@ -90,16 +90,66 @@ def write_otb(folder: Path, rows=None) -> None:
     write_rows(folder / "groundtruth_rect.txt", rows, separator="\t")
 
 
+def write_gtot(folder: Path) -> None:
+    """Two corners per row, of the targets in the two cameras, in any order."""
+    write_images(folder / "v", numbered("%05dv.png"))
+    write_images(folder / "i", numbered("%05di.png"))
+    write_rows(
+        folder / "groundTruth_v.txt", [(x, y, x + w, y + h) for x, y, w, h in BOXES], separator=" "
+    )
+    write_rows(
+        folder / "groundTruth_i.txt",
+        [(x + w + 1, y + h, x + 1, y) for x, y, w, h in BOXES],
+        separator="\t",
+    )
+
+
 WRITERS = {
     "depthtrack": (write_rgbd, "depth"),
     "cdtb": (write_rgbd, "depth"),
     "vot_rgbd2022": (write_rgbd, "depth"),
     "rgbt234": (write_rgbt, "thermal"),
     "lasher": (write_rgbt, "thermal"),
+    "gtot": (write_gtot, "thermal"),
     "visevent": (write_visevent, "event"),
     "coesot": (write_coesot, "event"),
     "fe108": (write_fe108, "event"),
     "otb": (write_otb, None),
+}
+
+
+def write_tnl2k(folder: Path) -> None:
+    write_images(folder / "imgs", numbered("%05d.png"))
+    write_rows(folder / "groundtruth.txt")
+
+
+def write_vot(folder: Path) -> None:
+    write_images(folder / "color", numbered("%08d.jpg"))
+    write_rows(folder / "groundtruth.txt")
+
+
+def write_uav123(root: Path, name: str) -> None:
+    write_images(root / "data_seq" / "UAV123" / name, numbered("%06d.jpg"))
+    write_rows(root / "anno" / "UAV123" / f"{name}.txt")
+
+
+def write_lasot_part(root: Path, name: str) -> None:
+    write_lasot(root / "cat" / f"cat-{name}")
+    with open(root / "testing_set.txt", "a") as file:
+        file.write(f"cat-{name}\n")
+
+
+RGB_PARTS = {  # data sets of the colour camera alone: part, and writer(root, name of a sequence)
+    "lasot": ("test", write_lasot_part),
+    "got10k": ("val", lambda root, name: write_got10k(root / "val" / name)),
+    "trackingnet": (
+        "train",
+        lambda root, name: write_trackingnet(root / "TRAIN_0", name, numbers=range(LENGTH)),
+    ),
+    "tnl2k": ("test", lambda root, name: write_tnl2k(root / "test" / name)),
+    "otb": ("test", lambda root, name: write_otb(root / name)),
+    "uav123": ("test", write_uav123),
+    "vot": ("test", lambda root, name: write_vot(root / name)),
 }
 FOLDERS = {
     "depthtrack": "test",

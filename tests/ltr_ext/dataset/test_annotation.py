@@ -47,6 +47,16 @@ def test_a_polygon_becomes_the_box_around_it(file, x, y, w, h, turn):
     np.testing.assert_allclose(read_boxes(file)[0], [x, y, w, h], rtol=1e-6, atol=1e-6)
 
 
+@settings(deadline=None)
+@given(x=coordinate, y=coordinate, w=extent, h=extent, order=st.integers(0, 2))
+def test_two_opposite_corners_in_any_order(file, x, y, w, h, order):
+    corners = [(x, y, x + w, y + h), (x + w, y, x, y + h), (x, y + h, x + w, y)][order]
+    file.write_text(" ".join(map(repr, corners)))
+    np.testing.assert_allclose(
+        read_boxes(file, corners=True)[0], [x, y, w, h], rtol=1e-6, atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("line", ["5,5,0,0", "0,0,0,10", "3,4,-1,5", "nan,2,3,4", "1,2,inf,4"])
 def test_a_row_without_a_box_says_absent(file, line):
     file.write_text(f"1,2,3,4\n{line}\n")

@@ -1,6 +1,7 @@
 """Every planted defect is found, named, and left out of the index."""
 
 import argparse
+import json
 
 import cv2
 import numpy as np
@@ -122,7 +123,9 @@ DEFECTS = [
 ]
 
 
-@pytest.mark.parametrize("name", ["depthtrack", "lasher", "visevent", "coesot", "fe108", "otb"])
+@pytest.mark.parametrize(
+    "name", ["depthtrack", "lasher", "gtot", "visevent", "coesot", "fe108", "otb"]
+)
 def test_a_whole_copy_has_no_problems(write_copy, name, capsys):
     assert run(name, write_copy(name), "--split", "test") == 0
     assert "2 sequences" in capsys.readouterr().out
@@ -149,7 +152,9 @@ def test_a_planted_defect_is_found_and_left_out_of_the_index(
             data[0].frames.rgb(t), data[0].frames.aux(t)
 
 
-@pytest.mark.parametrize("name", ["depthtrack", "lasher", "rgbt234", "visevent", "coesot", "fe108"])
+@pytest.mark.parametrize(
+    "name", ["depthtrack", "lasher", "gtot", "rgbt234", "visevent", "coesot", "fe108"]
+)
 def test_defects_are_found_in_every_layout(write_copy, name):
     root = write_copy(name)
     entries = open_dataset(name, root, "test").entries
@@ -165,6 +170,45 @@ def test_defects_are_found_in_every_layout(write_copy, name):
     assert f"truncated or unreadable {whole[1].rgb_folder.name}/{whole[1].rgb_names[2]}" in problems
     assert f"{annotation.name}: 3 rows for 4 frames" in problems
     assert all(finding.remedy for finding in findings)
+
+
+@pytest.mark.parametrize(
+    "name", ["lasot", "got10k", "trackingnet", "tnl2k", "otb", "uav123", "vot"]
+)
+def test_defects_are_found_in_every_layout_of_one_camera(copies, tmp_path, name):
+    split, writer = copies.RGB_PARTS[name]
+    for sequence in ("s1", "s2", "s3", "s4"):
+        writer(tmp_path, sequence)
+    entries = open_dataset(name, tmp_path, split).entries
+    assert check_dataset(name, tmp_path, [split])[0].findings == []
+    frames = [list_frames(entry) for entry in entries]
+    annotations = [read_ground_truth(entry)[0] for entry in entries]
+    cut_file(frames[0].rgb_path(2))
+    annotations[1].write_text("1,2,3,4\n" * 6)
+    annotations[2].write_text("1,2,3,4\n" * 3 + "1,2,three,4\n")
+    annotations[3].unlink()
+    report = check_dataset(name, tmp_path, [split])[0]
+    image = f"{frames[0].rgb_folder.name}/{frames[0].rgb_names[2]}"
+    for sequence, problem in (
+        ("s1", f"truncated or unreadable {image}"),
+        ("s2", f"{annotations[1].name}: 6 rows for 4 frames"),
+        ("s3", f"{annotations[2].name}, line 4: '1,2,three,4' is not numbers"),
+        ("s4", "no ground-truth file"),
+    ):
+        found = [item.problem for item in report.findings if item.sequence.endswith(sequence)]
+        assert any(problem in text for text in found)
+
+
+def test_the_report_as_json(write_copy, capsys):
+    root = write_copy("depthtrack")
+    truncated_colour(root / "test" / "s2")
+    assert run("depthtrack", root, "--split", "test", "--json", "--fix-index") == 1
+    (part,) = json.loads(capsys.readouterr().out)
+    (finding,) = part.pop("findings")
+    counts = {"official": 50, "sequences": 2, "frames": 8}
+    assert part == {"name": "depthtrack", "split": "test", **counts}
+    assert finding["sequence"] == "s2" and finding["remedy"]
+    assert finding["problem"] == "truncated or unreadable color/00000002.jpg"
 
 
 @pytest.mark.parametrize("missing", [missing_partner, gap_in_numbers])
@@ -205,6 +249,22 @@ def test_the_index_gives_what_the_folders_give(write_copy, name):
             np.testing.assert_array_equal(one.frames.rgb(t), other.frames.rgb(t))
 
 
+@pytest.mark.parametrize("name", ["depthtrack", "otb"])
+def test_the_index_keeps_attributes_and_serves_a_single_sequence(copies, tmp_path, name):
+    folder = tmp_path / copies.FOLDERS.get(name, ".") / "s1"
+    copies.WRITERS[name][0](folder)
+    for tag, values in (("blur", "0\n1\n0\n0\n"), ("dark", "0\n" * 4), ("fast", "1\n" * 4)):
+        (folder / f"{tag}.tag").write_text(values)
+    (folder / "sequence").write_text("fps=30\nname = s1\n")
+    plain = open_dataset(name, tmp_path, "test")[0]
+    run(name, tmp_path, "--split", "test", "--fix-index")
+    indexed = open_dataset(name, tmp_path, "test")[0]
+    assert plain.extra == indexed.extra
+    assert plain.extra["attributes"] == ("blur", "fast")
+    assert plain.extra["properties"] == {"fps": "30", "name": "s1"}
+    np.testing.assert_array_equal(plain.boxes, indexed.boxes)
+
+
 def test_the_index_survives_a_move_and_needs_no_listing(write_copy, tmp_path, monkeypatch):
     root = write_copy("depthtrack")
     run("depthtrack", root, "--split", "test", "--fix-index")
@@ -238,6 +298,12 @@ def test_a_part_that_is_not_there_is_an_error_only_when_asked_for(write_copy):
         check_dataset("lasher", root, ["train"])
     with pytest.raises(UserError, match="lasher has no part 'val_part'"):
         check_dataset("lasher", root, ["val_part"])
+
+
+def test_a_folder_that_is_not_there_is_said_once(tmp_path):
+    with pytest.raises(UserError) as error:
+        check_dataset("depthtrack", tmp_path / "none")
+    assert str(error.value).count("is no folder") == 1
 
 
 def test_real_sequences_are_whole(shared, capsys):

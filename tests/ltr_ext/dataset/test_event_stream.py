@@ -55,8 +55,13 @@ def test_hdf5(tmp_path, group, off):
     assert_tiny(read_stream(tmp_path / "a.h5").events)
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["t"] = T
-    with pytest.raises(UserError, match="columns t, x, y, p"):
+        file["x"], file["y"], file["p"] = X, Y, ON[1:]
+    with pytest.raises(UserError, match="columns differ in length"):
         read_stream(tmp_path / "b.h5")
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file["t"] = T
+    with pytest.raises(UserError, match="columns t, x, y, p"):
+        read_stream(tmp_path / "c.h5")
 
 
 @pytest.mark.parametrize("separator", [" ", ",", "\t"])
@@ -66,6 +71,12 @@ def test_text(tmp_path, separator, seconds):
     rows = zip(times, map(str, X), map(str, Y), map(str, map(int, ON)), strict=True)
     (tmp_path / "a.txt").write_text("\n".join(separator.join(row) for row in rows))
     assert_tiny(read_stream(tmp_path / "a.txt").events)
+
+
+@pytest.mark.parametrize("head", ["# t x y p\n", "\n", "# made in 2024, by hand\n\n"])
+def test_times_in_text_are_seconds_whatever_stands_above_them(tmp_path, head):
+    (tmp_path / "a.txt").write_text(f"{head}0.5 1 2 1\n0.6 1 2 0\n")
+    assert read_stream(tmp_path / "a.txt").events.t.tolist() == [500_000, 600_000]
 
 
 def test_events_out_of_order_are_sorted(tmp_path):
@@ -78,6 +89,8 @@ def test_events_out_of_order_are_sorted(tmp_path):
     [
         ("a.txt", "1 2 3\n", "expected rows of t x y p"),
         ("a.txt", "t x y p\n", "expected rows of t x y p"),
+        ("a.txt", "\n", "the file is empty"),
+        ("a.txt", "nan 1 2 1\n", "not finite"),
         ("a.bin", "x", "not an event stream"),
     ],
 )
@@ -142,3 +155,6 @@ def test_a_stream_of_other_frames_is_an_error_and_leaves_nothing(bare, recording
     with pytest.raises(UserError, match="neither event images nor a stream"):
         render_sequence(entry)
     assert not (folder / "event_imgs").exists()
+    shutil.rmtree(folder / "vis_imgs")
+    with pytest.raises(UserError, match="no folder of colour images"):
+        render_sequence(entry)

@@ -53,7 +53,14 @@ def test_a_region_has_the_pixels_of_the_crop_of_the_whole(frames, window, aux):
     expected = cut(frames.rgb(0), window, 32)
     if aux and frames.modality:
         expected = np.concatenate([expected, cut(frames.aux(0), window, 32)], axis=2)
-    np.testing.assert_array_equal(frames.region(0, window, 32, aux), expected)
+    np.testing.assert_array_equal(frames.regions(0, [(window, 32)], aux)[0], expected)
+
+
+def test_windows_of_one_frame_are_those_that_are_cut_alone(frames):
+    cuts = [(WINDOWS[0], 32), (WINDOWS[2], 16), (WINDOWS[1], 60)]
+    together = frames.regions(0, cuts, True)
+    for one, image in zip(cuts, together, strict=True):
+        np.testing.assert_array_equal(image, frames.regions(0, [one], True)[0])
 
 
 def test_two_sizes_in_one_frame_are_an_error(tmp_path):
@@ -61,14 +68,14 @@ def test_two_sizes_in_one_frame_are_an_error(tmp_path):
     cv2.imwrite(str(tmp_path / "b.png"), np.zeros((10, 15), np.uint16))
     frames = FileFrames(tmp_path, ["a.png"], tmp_path, ["b.png"], "depth")
     with pytest.raises(UserError, match=r"b\.png: 15x10 pixels, but the colour image has 30x20"):
-        frames.region(0, WINDOWS[0], 32, True)
+        frames.regions(0, [(WINDOWS[0], 32)], True)
 
 
 def test_an_image_of_another_kind_is_an_error_that_names_it(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 30), np.uint8))
     frames = FileFrames(tmp_path, ["a.png"], tmp_path, ["a.png"], "depth")
     with pytest.raises(UserError, match=r"a\.png: a depth image.*uint16"):
-        frames.region(0, Window(2, 2, 8), 32, True)
+        frames.regions(0, [(Window(2, 2, 8), 32)], True)
 
 
 @pytest.mark.parametrize("height", [1, 7, 16, 64, 89, 90, 91, 200])
@@ -97,4 +104,4 @@ def test_a_truncated_picture_is_an_error_also_where_its_end_is_not_needed(tmp_pa
     (tmp_path / "a.jpg").write_bytes(data[:-20])
     frames = FileFrames(tmp_path, ["a.jpg"])
     with pytest.raises(UserError, match=r"a\.jpg.*truncated"):
-        frames.region(0, Window(0, 0, 8), 32, False)
+        frames.regions(0, [(Window(0, 0, 8), 32)], False)

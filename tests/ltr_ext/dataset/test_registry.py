@@ -7,7 +7,7 @@ from ltr_ext.dataset.registry import is_held_out, open_dataset
 from srft_plugin.errors import UserError
 
 NAMES = (
-    *("depthtrack", "cdtb", "vot_rgbd2022", "lasher", "rgbt234"),
+    *("depthtrack", "cdtb", "vot_rgbd2022", "lasher", "rgbt234", "gtot"),
     *("visevent", "coesot", "fe108", "otb"),
 )
 
@@ -47,9 +47,25 @@ def test_zero_in_the_label_files_of_rgb_data_says_visible(copies, tmp_path):
     np.testing.assert_array_equal(sequence.visible, [True, True, False, True])
 
 
-def test_both_ground_truths_of_rgbt_are_there(write_copy):
-    sequence = open_dataset("rgbt234", write_copy("rgbt234"), "test")[0]
-    np.testing.assert_array_equal(sequence.extra["infrared"][:, 0], sequence.boxes[:, 0] + 1)
+@pytest.mark.parametrize("name", ["rgbt234", "gtot"])
+def test_both_ground_truths_of_rgbt_are_there(write_copy, name):
+    sequence = open_dataset(name, write_copy(name), "test")[0]
+    np.testing.assert_array_equal(sequence.extra["infrared"], sequence.boxes + [1, 0, 0, 0])
+
+
+def test_a_vot_workspace_says_where_its_channels_are(copies, tmp_path):
+    folder = tmp_path / "ball"
+    copies.write_rgbd(folder)
+    (folder / "color").rename(folder / "rgb")
+    (folder / "depth").rename(folder / "range")
+    lines = "channels.color=rgb/%08d.jpg\nchannels.depth=range/%08d.png\n\nfps=15\n"
+    (folder / "sequence").write_text(lines)
+    sequence = open_dataset("cdtb", tmp_path, "test")[0]
+    assert sequence.frames.aux_path(1) == folder / "range" / "00000002.png"
+    assert sequence.extra["properties"]["fps"] == "15"
+    (folder / "sequence").write_text("fps=15\nchannels\n")
+    with pytest.raises(UserError, match="sequence, line 2: expected key=value"):
+        open_dataset("cdtb", tmp_path, "test")[0]
 
 
 def test_lasher_pairs_by_natural_order_and_needs_no_name_pattern(copies, tmp_path):

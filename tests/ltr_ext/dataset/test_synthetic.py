@@ -11,7 +11,7 @@ from ltr_ext.dataset.synthetic import (
     Synthetic,
     SyntheticStills,
     visible_scene,
-    write_depthtrack,
+    write_sequences,
 )
 from ltr_ext.dataset.synthetic.scene import MINIMUM_VISIBLE
 
@@ -41,7 +41,7 @@ def test_boxes_lie_in_the_image_and_the_first_frame_shows_the_target(seed):
 @settings(max_examples=20, deadline=None)
 def test_the_box_is_the_extent_of_the_drawn_silhouette(seed, t):
     scene = visible_scene((seed,), BUSY)
-    for item, window, _, alpha in scene._layers(t):
+    for item, window, _, alpha in scene.layers(t):
         if item is not scene.target:
             continue
         rows = np.flatnonzero((alpha > 127).any(1))
@@ -60,7 +60,7 @@ def test_hidden_targets_are_absent():
     for seed in range(30):
         scene = visible_scene((seed,), options)
         for t in np.flatnonzero(~np.isfinite(scene.boxes).all(1))[::5]:
-            layers = list(scene._layers(t))
+            layers = list(scene.layers(t))
             target = [layer for layer in layers if layer[0] is scene.target]
             if not target:
                 continue  # out of the image
@@ -108,7 +108,7 @@ def test_written_sequences_are_complete_or_absent(tmp_path):
     partial = tmp_path / ".a.partial"
     partial.mkdir()
     (partial / "left-over").touch()
-    write_depthtrack(tmp_path, scenes)
+    write_sequences(tmp_path, scenes)
     assert not partial.exists()
     assert (tmp_path / "list.txt").read_text() == "a\n"
     depth = cv2.imread(str(tmp_path / "a/depth/00000003.png"), cv2.IMREAD_UNCHANGED)
@@ -116,7 +116,7 @@ def test_written_sequences_are_complete_or_absent(tmp_path):
     boxes = np.loadtxt(tmp_path / "a/groundtruth.txt", delimiter=",")
     np.testing.assert_allclose(boxes, scenes["a"].boxes, atol=0.005)
     before = (tmp_path / "a/groundtruth.txt").stat().st_mtime_ns
-    write_depthtrack(tmp_path, scenes)  # keeps what is there
+    write_sequences(tmp_path, scenes)  # keeps what is there
     assert (tmp_path / "a/groundtruth.txt").stat().st_mtime_ns == before
 
 

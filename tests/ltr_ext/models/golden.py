@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ltr_ext.models.checkpoint import load_weights, translate
+from ltr_ext.models.network import joined
 from ltr_ext.models.registry import build_network
 
 TOLERANCE = 1e-4
@@ -59,8 +60,7 @@ class Golden:
         if "templates" not in meta:
             template, search = images(meta["template"]), images(meta["search"])
             if search.shape[1] == 9:  # UnTrack: channels 6 to 8 hold the index of the modality
-                for sample in range(len(search)):
-                    template[sample, 6:] = search[sample, 6:] = sample
+                return template[:, :6], search[:, :6], torch.arange(len(search))
             return template, search
         boxes = []
         for xywh in map(torch.tensor, meta["template_annos_xywh_norm"]):
@@ -72,7 +72,7 @@ class Golden:
         """Largest difference per output of a network with these weights."""
         tokens = []
         hook = network.backbone.register_forward_hook(
-            lambda module, inputs, output: tokens.append(output)
+            lambda module, inputs, output: tokens.append(joined(output))
         )
         with torch.no_grad():
             ours = network(*self.inputs())

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from ltr_ext.models.checkpoint import (
     guess_network,
@@ -175,6 +176,20 @@ def test_damaged_files_are_named(tmp_path, name, content, message):
     assert name in str(error.value)
 
 
+@pytest.mark.parametrize("record", ["{", "[1]"])
+def test_damaged_metadata_is_named(tmp_path, record):
+    save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors", {"srft": record})
+    with pytest.raises(UserError, match="a.safetensors"):
+        read_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("content", [{0: torch.zeros(2)}, {"net": {"a": 1}}, {}, [torch.zeros(2)]])
+def test_a_file_without_named_tensors_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="a.pth holds"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4))
 @pytest.mark.parametrize("legacy", [False, True])
@@ -203,3 +218,11 @@ def test_truncated_file_is_named(tiny, tmp_path):
     (tmp_path / "b.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="b.pth"):
         load_network(tmp_path / "b.pth")
+
+
+def test_the_same_network_gives_the_same_file(tmp_path):
+    network = build_network("ostrack_tiny")
+    files = [tmp_path / f"{i}.safetensors" for i in range(12)]
+    for file in files:
+        save_network(network, file, steps=1, regularizer="none")
+    assert len({file.read_bytes() for file in files}) == 1

@@ -28,6 +28,7 @@ def test_outputs_have_the_promised_shapes_and_ranges(tiny):
         "size_map": (3, 2, 8, 8),
         "offset_map": (3, 2, 8, 8),
         "pred_boxes": (3, 4),
+        "search_features": (3, 192, 8, 8),
     }
     for name in ("score_map", "size_map"):
         assert outputs[name].min() > 0 and outputs[name].max() < 1
@@ -111,6 +112,15 @@ def test_elimination_keeps_the_tokens_the_template_looks_at(seed, keep):
 
 
 def test_keep_ratio_falls_from_one_to_its_end():
-    ratios = [keep_ratio(epoch) for epoch in range(120)]
+    ratios = [keep_ratio(epoch, 20, 100) for epoch in range(120)]
     assert ratios[20] == 1 and ratios[60] == pytest.approx(0.85) and ratios[100:] == [0.7] * 20
     assert ratios == sorted(ratios, reverse=True)
+
+
+def test_elimination_sets_in_when_the_network_says():
+    network = build_network("vipt256", dim=48, heads=3, depth=4, prompts=1, eliminate_at=(1,))
+    kept = []
+    for epoch in (0, 4, 12, 20, 59):
+        network.start_epoch(epoch)
+        kept.append(network.backbone.keep)
+    assert kept == pytest.approx([1, 1, 0.85, 0.7, 0.7])

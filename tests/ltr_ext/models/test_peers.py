@@ -38,8 +38,7 @@ def training_images(network):
     batch = images(network)
     if network.spec.name != "untrack256":
         return batch
-    modality = torch.tensor([1.0, 2.0, 3.0])[:, None, None, None]
-    return [torch.cat((x, modality.expand(-1, 3, *x.shape[2:])), 1) for x in batch]
+    return [*batch, torch.tensor([1, 2, 3])]
 
 
 def loss(outputs):
@@ -144,14 +143,30 @@ def test_upvpt_on_windows_without_prompts_is_swintrack():
             assert torch.allclose(expected["offset_map"], found["offset_map"], atol=1e-6) == same
 
 
-def test_sdstrack_training_path_pulls_the_masked_copy_to_the_clean_one():
+def test_sdstrack_training_path_compares_with_a_masked_copy():
     network = small("sdstrack256").train()
-    inputs = images(network)
-    clean, masked, distance = network.forward_distilled(*inputs)
+    clean = network(*images(network))
+    masked, distance = clean["masked"], clean["distance"]
     assert clean["score_map"].shape == masked["score_map"].shape == (3, 1, 8, 8)
-    assert distance > 0 and not torch.equal(clean["score_map"], masked["score_map"])
-    distance.backward()
+    assert distance.shape == (3,) and (distance > 0).all()
+    assert not torch.equal(clean["score_map"], masked["score_map"])
+    distance.sum().backward()
     assert network.backbone.blocks[0].Space_X_DTE_Adapter.D_fc1.weight.grad.abs().sum() > 0
+    assert "masked" not in network.eval()(*images(network))
+
+
+def test_sdstrack_hides_no_place_in_both_modalities(monkeypatch):
+    network = small("sdstrack256").train()
+    seen, fuse = [], network.backbone.fuse
+    monkeypatch.setattr(network.backbone, "fuse", lambda *pair: seen.append(pair) or fuse(*pair))
+    network(*images(network))
+    (rgb, aux), (masked_rgb, masked_aux) = seen
+    hidden = [
+        (masked == 0).all(2) & (whole != 0).any(2)
+        for whole, masked in ((rgb, masked_rgb), (aux, masked_aux))
+    ]
+    assert not (hidden[0] & hidden[1]).any()
+    assert 0.15 < hidden[0].float().mean() < 0.45 and 0.05 < hidden[1].float().mean() < 0.4
 
 
 def test_sdstrack_crosses_modalities_only():
@@ -163,20 +178,40 @@ def test_sdstrack_crosses_modalities_only():
     assert reached.tolist() == [True] + [False] * 5 + [True] * 6
 
 
-def test_untrack_modality_comes_from_metadata_or_from_channels():
+def test_untrack_modality_is_given_or_comes_from_metadata():
     network = small("untrack256").eval()
     template, search = images(network)
     with torch.no_grad():
         for index, name in enumerate(("depth", "thermal", "event"), 1):
             network.metadata = {"modality": name}
             alone = network(template, search)["score_map"]
-            nine = [torch.cat((x, torch.full_like(x[:, :3], index)), 1) for x in (template, search)]
             network.metadata = {}
-            assert torch.equal(network(*nine)["score_map"], alone)
+            given = network(template, search, torch.full((3,), index))["score_map"]
+            assert torch.equal(given, alone)
             assert not torch.equal(network(template, search)["score_map"], alone)
     network.metadata = {"modality": "sonar"}
-    with pytest.raises(UserError, match="unknown modality 'sonar'"):
+    with pytest.raises(UserError, match="unknown modality.*sonar"):
         network(template, search)
+
+
+@pytest.mark.parametrize("name", SMALL_VIT)
+def test_wrong_images_are_refused_by_what_was_expected(name):
+    network = small(name)
+    template, search = images(network)
+    channels = network.spec.in_channels
+    for wrong, words in (
+        ([template], f"template is a list; expected one tensor \\(B, {channels}, 64, 64\\)"),
+        (template[:, :2], f"shape \\(3, 2, 64, 64\\); expected \\(B, {channels}, 64, 64\\)"),
+        (template[:2], "2 templates for 3 search regions"),
+    ):
+        with pytest.raises(UserError, match=words):
+            network(wrong, search)
+
+
+def test_untrack_needs_a_modality_per_sample():
+    network = small("untrack256")
+    with pytest.raises(UserError, match=r"modality has shape \(1,\).*\(3,\)"):
+        network(*images(network), torch.tensor([1]))
 
 
 def test_untrack_choice_is_hard_forward_and_soft_backward():

@@ -35,8 +35,10 @@ def test_one_template_counts_as_often_as_the_network_takes_templates(small, inpu
     with torch.no_grad():
         once = small(template, search)
         twice = small([template, template], search, [box, box])
+        stacked = small(torch.stack([template] * 2, 1), search, torch.stack([box] * 2, 1))
     assert once["task_logits"].shape == (2, 1, 5)
-    assert all(torch.equal(once[name], twice[name]) for name in once)
+    for other in (twice, stacked):
+        assert all(torch.equal(once[name], other[name]) for name in once)
 
 
 def test_wrong_number_of_templates_is_refused(small, inputs):
@@ -45,6 +47,10 @@ def test_wrong_number_of_templates_is_refused(small, inputs):
         small([template] * 3, search)
     with pytest.raises(UserError, match=r"template has shape \(2, 3, 64, 64\)"):
         small([template, template[:, :3]], search)
+    with pytest.raises(UserError, match=r"template_box has shape \(2, 5\); expected \(2, 4\)"):
+        small(template, search, torch.zeros(2, 5))
+    with pytest.raises(UserError, match="1 templates for 2 search regions"):
+        small(template[:1], search)
 
 
 def test_box_and_text_reach_the_output(small, inputs):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ltr_ext.models.network import fusion_places
-from ltr_ext.models.registry import build_network
+from ltr_ext.models.registry import build_network, network_spec
 from ltr_ext.models.two_branch import two_branch_from
 from srft_plugin.errors import UserError
 from srft_plugin.groups import operation_groups
@@ -29,6 +29,19 @@ def test_every_tensor_is_a_copy_of_its_source(base, network):
     for name, value in state.items():
         origin = source[network.base_name(name)]
         assert torch.equal(value, origin) and value.data_ptr() != origin.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("base", "factor"), [("ostrack256", 4.0), ("ostrack384", 4.0), ("droptrack384", 5.0)]
+)
+def test_search_factor_is_that_of_the_public_configuration(base, factor):
+    assert network_spec(f"two_branch_{base}").search_factor == factor
+    assert network_spec(base).search_factor == (4.0 if base == "ostrack256" else 5.0)
+
+
+def test_a_network_of_one_image_becomes_one_of_both():
+    network = two_branch_from(build_network("ostrack_tiny_aux"))
+    assert network.spec == network_spec("two_branch_tiny")
 
 
 def test_fusion_blocks_come_from_the_blocks_they_follow(network):

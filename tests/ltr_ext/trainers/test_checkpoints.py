@@ -27,7 +27,7 @@ def test_nothing_saved_yet(tmp_path):
     assert CheckpointFolder(tmp_path / "none").load_newest() is None
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "no hash"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "no hash", "empty hash", "binary hash"])
 def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
     folder = CheckpointFolder(tmp_path)
     folder.save(1, state(1))
@@ -38,8 +38,10 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
     elif damage == "flip":
         data[len(data) // 2] ^= 1
         newest.write_bytes(data)
-    else:
+    elif damage == "no hash":
         newest.with_suffix(".sha256").unlink()
+    else:
+        newest.with_suffix(".sha256").write_bytes(b"\xff\xfe" if damage == "binary hash" else b"")
     with pytest.warns(UserWarning, match="checkpoint_ep0002.pt is damaged"):
         assert folder.load_newest()["epoch"] == 1
 
@@ -65,12 +67,18 @@ def test_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path):
+def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
     class Exploit:
         def __reduce__(self):
             return (print, ("executed",))
 
     folder = CheckpointFolder(tmp_path)
     folder.save(1, {"weights": Exploit()})
-    with pytest.raises(Exception, match="Weights only load failed"):
+    with pytest.raises(UserError, match="ep0001.pt asks to run code"):
+        folder.load(folder.path(1))
+    assert capsys.readouterr().out == ""
+    with (
+        pytest.warns(UserWarning, match="asks to run"),
+        pytest.raises(UserError, match="none of 1"),
+    ):
         folder.load_newest()

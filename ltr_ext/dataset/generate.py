@@ -1,0 +1,49 @@
+"""`srft data generate`: videos in the layout of a public data set, for those who have none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from .kinds import KINDS
+from .registry import find_split
+from .synthetic import SceneOptions, visible_scene, write_sequences
+from .training_sets import RGBD_OPTIONS, RGBX_OPTIONS
+
+PARTS = {"train": 1, "test": 2}  # part to its bank of textures: no test texture is seen in training
+
+
+def generate(
+    kind: str,
+    root: Path,
+    part: str,
+    count: int,
+    length: int,
+    seed: int = 0,
+    options: SceneOptions | None = None,
+) -> Path:
+    """Writes ``count`` videos as one part of a data set; those that are there are kept.
+
+    Args:
+        kind: a layout that ``write_sequences`` knows: ``depthtrack``, ``lasher``, ``visevent``.
+        root: folder of the data set.
+        part: ``train`` or ``test``.
+        count, length: videos, and frames of each.
+        seed: other seeds give other videos.
+        options: what the scenes contain; by default what the recipes of the modality train on.
+
+    Returns:
+        The folder of the part.
+
+    Raises:
+        UserError: unknown kind, or files that cannot be written.
+    """
+    split = find_split(kind, part)
+    modality = KINDS[kind].layout.modality
+    options = options or (RGBD_OPTIONS if modality == "depth" else RGBX_OPTIONS)
+    options = replace(options, length=length, texture_seed=PARTS[part])
+    scenes = {
+        f"{part}{i:03d}": visible_scene((PARTS[part], seed, i), options) for i in range(count)
+    }
+    folder = root / split.folders[0]
+    return write_sequences(folder, scenes, f"{kind} {part}", kind, split.lists[0])

@@ -1,0 +1,107 @@
+"""Generated scenes on disk, in the layouts of the data sets that people have."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from ltr_ext.admin.files import write_text
+from ltr_ext.dataset.kinds import KINDS
+from srft_plugin.errors import UserError, unknown
+
+from .scene import Scene
+
+
+@dataclass(frozen=True)
+class _Files:
+    """How a data set names its images and says that the target is absent."""
+
+    rgb: str
+    aux: str
+    first: int  # number of the first frame
+    absent: float = 0.0  # its box
+
+
+FILES = {
+    "depthtrack": _Files("%08d.jpg", "%08d.png", 1, np.nan),
+    "lasher": _Files("%06d.jpg", "%06d.jpg", 1),
+    "visevent": _Files("frame%04d.bmp", "frame%04d.bmp", 0),
+}
+
+
+def write_sequences(
+    folder: Path,
+    scenes: dict[str, Scene],
+    description: str = "sequences",
+    kind: str = "depthtrack",
+    listing: str = "list.txt",
+) -> Path:
+    """Writes scenes as sequences of a data set; finished sequences are kept.
+
+    The camera beside the colour camera is that of the data set. Labels of attributes go to
+    ``<attribute>.tag``, one 0 or 1 per frame. A sequence appears under its name only when
+    complete, so an interrupted call can be repeated.
+
+    Args:
+        folder: of the sequences: that of a part of the data set.
+        scenes: by the name of the sequence.
+        description: what the progress bar says.
+        kind: key of ``FILES``: ``depthtrack`` (uint16 depth in millimetres), ``lasher`` or
+            ``visevent`` (colour-polarity event images).
+        listing: file with the names, relative to ``folder``.
+
+    Raises:
+        UserError: unknown kind, or a file that cannot be written.
+    """
+    if kind not in FILES:
+        raise unknown("kind of sequences", kind, FILES)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, scene in tqdm(scenes.items(), desc=f"writing {description}", disable=None):
+        target, partial = folder / name, folder / f".{name}.partial"
+        if target.exists():
+            continue
+        shutil.rmtree(partial, ignore_errors=True)
+        _write_images(partial, scene, kind)
+        for file, rows in _tables(scene, kind):
+            np.savetxt(partial / file, rows, fmt="%.2f" if rows.ndim > 1 else "%d", delimiter=",")
+        partial.rename(target)
+    write_text(folder / listing, "".join(f"{name}\n" for name in scenes))
+    return folder
+
+
+def _write_images(folder: Path, scene: Scene, kind: str) -> None:
+    layout, files = KINDS[kind].layout, FILES[kind]
+    rgb, aux = folder / layout.rgb[0], folder / layout.aux[0]
+    rgb.mkdir(parents=True)
+    aux.mkdir()
+    for t in range(len(scene)):
+        number = t + files.first
+        _write(rgb / (files.rgb % number), scene.rgb(t))
+        _write(aux / (files.aux % number), scene.aux(t, layout.modality))
+
+
+def _write(file: Path, image: np.ndarray) -> None:
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if file.suffix == ".jpg" else []
+    if not cv2.imwrite(str(file), image, quality):
+        raise UserError(f"{file}: cannot be written; is the disk full?")
+
+
+def _tables(scene: Scene, kind: str) -> Iterator[tuple[str, np.ndarray]]:
+    """(file, rows) of everything that is said about a sequence."""
+    layout = KINDS[kind].layout
+    boxes, absent = scene.boxes.copy(), np.isnan(scene.boxes).any(1)
+    boxes[absent] = FILES[kind].absent
+    for file in (layout.annotation[0], *(file for _, file in layout.extra_boxes)):
+        yield file, boxes
+    for file, seen in layout.presence:
+        yield file, np.where(absent, 1 - seen, seen)
+    for name, frames in scene.tags.items():
+        yield f"{name}.tag", frames.astype(int)

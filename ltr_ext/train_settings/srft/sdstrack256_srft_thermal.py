@@ -1,0 +1,9 @@
+"""SDSTrack on OSTrack-256 with its backbone unfrozen, by SRFT (Table VIII): RGB-T on LasHeR.
+
+python -m ltr_ext.run_training srft sdstrack256_srft_thermal
+"""
+
+from ltr_ext.train_settings.paper import unfrozen_recipe
+
+recipe = unfrozen_recipe("sdstrack256", "thermal")
+run = recipe.run

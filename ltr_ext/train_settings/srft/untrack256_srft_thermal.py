@@ -1,0 +1,9 @@
+"""UnTrack on OSTrack-256 with its backbone unfrozen, by SRFT (Table VIII): RGB-T on LasHeR.
+
+python -m ltr_ext.run_training srft untrack256_srft_thermal
+"""
+
+from ltr_ext.train_settings.paper import unfrozen_recipe
+
+recipe = unfrozen_recipe("untrack256", "thermal")
+run = recipe.run

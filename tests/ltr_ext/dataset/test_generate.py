@@ -1,0 +1,24 @@
+"""Generated data sets in public layouts, as the command writes them."""
+
+import pytest
+
+from ltr_ext.dataset.registry import open_dataset
+from srft_plugin.cli import main
+
+
+@pytest.mark.parametrize("kind", ["depthtrack", "lasher", "visevent"])
+def test_readers_read_what_is_generated(kind, tmp_path, capsys):
+    for split, count in (("train", 2), ("test", 1)):
+        command = ["data", "generate", kind, str(tmp_path), "--split", split, "--length", "3"]
+        assert main([*command, "--sequences", str(count)]) == 0
+        data = open_dataset(kind, tmp_path, split)
+        assert [sequence.name for sequence in data] == [f"{split}{i:03d}" for i in range(count)]
+        assert len(data[0]) == 3 and data[0].visible[0]
+        assert data[0].frames.aux(0).shape == data[0].frames.rgb(0).shape
+    assert "1 sequences:" in capsys.readouterr().out
+
+
+def test_a_layout_that_cannot_be_generated(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "generate", "lahser", str(tmp_path)])
+    assert "did you mean 'lasher'" in capsys.readouterr().err

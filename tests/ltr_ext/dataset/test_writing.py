@@ -1,0 +1,67 @@
+"""Generated sequences on disk are read back as what they are copies of."""
+
+import cv2
+import numpy as np
+import pytest
+
+from ltr_ext.dataset.check import check_dataset
+from ltr_ext.dataset.registry import open_dataset
+from ltr_ext.dataset.synthetic import SceneOptions, visible_scene, write_sequences
+from srft_plugin.errors import UserError
+
+HIDDEN = SceneOptions(width=160, height=120, length=12, occluders=(3, 3), dark=1.0, failure=1.0)
+LAYOUTS = {
+    "depthtrack": ("train", "list.txt", "depth"),
+    "lasher": ("testingset", "../testingsetList.txt", "thermal"),
+    "visevent": ("test", "../testlist.txt", "event"),
+}
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    hidden = next(
+        scene
+        for scene in (visible_scene((seed,), HIDDEN) for seed in range(100))
+        if 0 < np.isnan(scene.boxes).any(1).sum() < 8
+    )
+    return {"seq2": hidden, "seq10": visible_scene((1,), HIDDEN)}
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_what_was_written_is_read_back(tmp_path, scenes, kind):
+    folder, listing, modality = LAYOUTS[kind]
+    write_sequences(tmp_path / folder, scenes, kind=kind, listing=listing)
+    split = "train" if folder == "train" else "test"
+    data = open_dataset(kind, tmp_path, split)
+    assert data.names == ["seq2", "seq10"]
+    for sequence, scene in zip(data, scenes.values(), strict=True):
+        np.testing.assert_allclose(sequence.boxes, scene.boxes, atol=0.006)
+        assert sequence.modality == modality
+        assert sorted(sequence.extra["attributes"]) == sorted(scene.attributes)
+        for t in (0, 11):
+            loss = np.abs(sequence.frames.rgb(t).astype(int) - scene.rgb(t)).mean()
+            assert loss == 0 if kind == "visevent" else loss < 12  # colours of JPEG are coarse
+    stored = cv2.imread(str(data[0].frames.aux_path(7)), cv2.IMREAD_UNCHANGED)
+    if modality == "thermal":
+        assert np.abs(stored.astype(int) - scenes["seq2"].thermal(7)).mean() < 4
+    else:
+        raw = scenes["seq2"].aux(7, modality)
+        np.testing.assert_array_equal(stored[..., ::-1] if raw.ndim == 3 else stored, raw)
+    (report,) = check_dataset(kind, tmp_path, [split], samples=-1)
+    assert report.findings == [] and report.frames == 24
+
+
+def test_labels_lie_beside_the_frames_in_vots_form(tmp_path, scenes):
+    write_sequences(tmp_path, scenes)
+    for name, frames in scenes["seq2"].tags.items():
+        lines = (tmp_path / "seq2" / f"{name}.tag").read_text().split()
+        assert lines == [str(int(value)) for value in frames]
+
+
+def test_unknown_layouts_and_full_disks_are_errors(tmp_path, scenes, monkeypatch):
+    with pytest.raises(UserError, match="did you mean 'lasher'"):
+        write_sequences(tmp_path, scenes, kind="lashr")
+    monkeypatch.setattr(cv2, "imwrite", lambda *_: False)
+    with pytest.raises(UserError, match="is the disk full"):
+        write_sequences(tmp_path, scenes)
+    assert not (tmp_path / "seq2").exists()

@@ -1,0 +1,59 @@
+"""One of two processes that train together: `python parallel_runs.py RANK FOLDER`."""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mini import mini_network, mini_trainer
+from torch.distributed.tensor import DTensor
+
+from ltr_ext.trainers.processes import Processes
+
+RUNS = {
+    "ddp in parts": ["accumulate=2"],
+    "fsdp in parts": ["parallel=fsdp", "accumulate=2", "checkpoint_activations=true"],
+    "fsdp, average": ["parallel=fsdp", "ema=0.9", "validation=any"],
+    "fsdp srft": ["parallel=fsdp", "regularizer=srft:transfer"],
+}
+STOPPED = "fsdp, average"  # this one is stopped in its second epoch, and goes on
+
+
+def run(folder: Path, name: str, processes: Processes) -> None:
+    def make():
+        network = mini_network(drop_path=0.0)
+        return mini_trainer(folder / name, *RUNS[name], network=network, processes=processes)
+
+    trainer = make()
+    shared = name.startswith("fsdp") and processes.count > 1
+    assert all(isinstance(p, DTensor) == shared for p in trainer.parameters)
+    if name == STOPPED and processes.count > 1:
+        step = trainer._train_step
+
+        def stopping(number, batch):
+            if number == 4:
+                raise KeyboardInterrupt
+            return step(number, batch)
+
+        trainer._train_step = stopping
+        try:
+            trainer.train()
+        except KeyboardInterrupt:
+            trainer = make()
+            assert trainer.epoch == 0
+    trainer.train()
+    trainer.write_network(folder / name / "network.safetensors")
+
+
+def main(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    for name in RUNS:
+        run(folder / "two", name, Processes(rank, 2))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))
