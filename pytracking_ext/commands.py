@@ -1,4 +1,4 @@
-"""Sub-commands of `srft` about tracking: track, score, report."""
+"""Sub-commands of `srft` about tracking: track, export, score, report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 from typing import Any
+
+from pytracking_ext.analysis.tables import FORMATS
 
 
 def add_commands(subparsers) -> None:
@@ -19,11 +21,19 @@ def add_commands(subparsers) -> None:
     add_video_options(track)
     track.set_defaults(run=_track)
 
+    export = subparsers.add_parser(
+        "export", help="write a tracker for another run time", description=_export.__doc__
+    )
+    export.add_argument("checkpoint", type=Path, help="weights, parameter set or trained config")
+    export.add_argument("target", type=Path, nargs="?", help="default: beside the weights")
+    export.add_argument("--format", default="onnx", help="onnx, torch-export or tensorrt-ready")
+    export.set_defaults(run=_export)
+
     score = subparsers.add_parser(
         "score", help="score result files on a benchmark", description=_score.__doc__
     )
     _add_benchmark(score)
-    score.add_argument("--format", choices=("text", "markdown", "latex", "json"), default="text")
+    add_format(score)
     score.add_argument("--bootstrap", action="store_true", help="95 %% intervals, real differences")
     score.add_argument("--sequences", action="store_true", help="also one row per sequence")
     score.add_argument("--attributes", action="store_true", help="also one row per attribute")
@@ -37,13 +47,37 @@ def add_commands(subparsers) -> None:
     report.set_defaults(run=_report)
 
 
+def positive(text: str) -> int:
+    """Type of arguments that are whole numbers from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 1 on")
+    return int(text)
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """How a command prints its tables."""
+    parser.add_argument("--format", choices=FORMATS, default="text")
+    parser.add_argument(
+        "--json", dest="format", action="store_const", const="json", help="as --format json"
+    )
+
+
+def add_tracker_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that tracks: weights, device, number format."""
+    parser.add_argument("--checkpoint", type=Path, help="weights other than the parameter set's")
+    parser.add_argument("--device", help="torch device; a GPU where there is one")
+    parser.add_argument(
+        "--precision", help="run in the inference engine: float32, bfloat16, float16, int8"
+    )
+
+
 def add_video_options(parser: argparse.ArgumentParser) -> None:
     """Options that `run_video` and `srft track` share."""
     parser.add_argument("--aux", help="auxiliary video, image folder or camera number")
     parser.add_argument("--save", type=Path, help="annotated video to write, such as out.mp4")
     parser.add_argument("--boxes", type=Path, help="text file for boxes; confidences go beside it")
-    parser.add_argument("--checkpoint", type=Path, help="weights other than the parameter set's")
-    parser.add_argument("--device", help="torch device; a GPU where there is one")
+    add_tracker_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_benchmark(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +109,19 @@ def _track(arguments: argparse.Namespace) -> int:
     from pytracking_ext.run_video import parse_box, track_video
 
     return track_video(arguments.param, arguments.rgb, parse_box(arguments.init), arguments)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    """Write a tracker as one file that ONNX Runtime, torch.export or TensorRT reads."""
+    from pytracking_ext.export import export
+    from pytracking_ext.parameter.srft import from_checkpoint, load
+
+    source = arguments.checkpoint
+    by_name = not (source.suffix or source.exists())
+    parameters = load(str(source), device="cpu") if by_name else from_checkpoint(source)
+    target = arguments.target or parameters.checkpoint.with_suffix("")
+    print(f"exported: {export(parameters, target, arguments.format)}")
+    return 0
 
 
 def _score(arguments: argparse.Namespace) -> int:

@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ltr_ext.admin.environment import default_device, environment
 from ltr_ext.dataset.sequence import Sequence
 from pytracking_ext.analysis.conventions import convention
-from pytracking_ext.analysis.tables import render
+from pytracking_ext.analysis.tables import render_all
+from pytracking_ext.commands import add_format, add_tracker_options, positive
 from pytracking_ext.evaluation.datasets import Shard, open_test_set, part, read_sequences
 from pytracking_ext.evaluation.results import box_file, open_results
 from pytracking_ext.evaluation.running import track_dataset
@@ -81,27 +82,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tracker_param", help="parameter set: default_rgb, or a trained config")
     parser.add_argument("--dataset_name", required=True, help="for example depthtrack")
     parser.add_argument("--dataset_root", type=Path, help="its folder; see `srft env`")
-    parser.add_argument("--checkpoint", type=Path, help="weights other than the parameter set's")
     parser.add_argument("--sequence", help="name or number of a single sequence")
     parser.add_argument("--runid", type=int, help="keeps the results apart from other runs")
     parser.add_argument("--results", type=Path, help="folder for results; see `srft env`")
-    parser.add_argument("--device", help="torch device; a GPU where there is one")
+    add_tracker_options(parser)
     parser.add_argument(
-        "--batch", type=int, help="sequences tracked in one batch; 16 on a GPU, 1 on a CPU"
+        "--batch", type=positive, help="sequences tracked in one batch; 16 on a GPU, 1 on a CPU"
     )
     parser.add_argument(
         "--threads",
-        type=int,
+        type=positive,
         default=min(os.cpu_count() or 2, 16),
         help="threads that read images and cut search regions; %(default)s here",
     )
     parser.add_argument("--shard", metavar="i/n", help="only part i of n; torchrun sets it")
+    add_format(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Tracks, prints the score table; 1 when a sequence failed."""
     device = arguments.device or default_device()
-    parameters = load(arguments.tracker_param, arguments.checkpoint, device)
+    parameters = load(arguments.tracker_param, arguments.checkpoint, device, arguments.precision)
     name = arguments.dataset_name
     shard = Shard.parse(arguments.shard) if arguments.shard else Shard.of_process()
     dataset = open_test_set(name, arguments.dataset_root)
@@ -114,11 +115,11 @@ def run(arguments: argparse.Namespace) -> int:
         batch=arguments.batch or (1 if device == "cpu" else 16),
         threads=arguments.threads,
     )
-    print(f"results: {directory}")
+    print(f"results: {directory}", file=sys.stderr)
     tracked = any(box_file(directory, sequence.name).exists() for sequence in sequences)
     if tracked and shard.index == 1:  # one process of several is enough to print scores
         scores = {arguments.tracker_param: score_folder(sequences, directory, convention(name))}
-        print(render(sequence_table(scores)), render(total_table(name, scores)), sep="\n\n")
+        print(render_all([sequence_table(scores), total_table(name, scores)], arguments.format))
     for failed, message in failures.items():
         print(f"FAILED {failed}: {message}", file=sys.stderr)
     return 1 if failures else 0

@@ -7,10 +7,13 @@ auxiliary), boxes and confidences to a file, an annotated video.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import time
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,33 +55,34 @@ def follow(
     Raises:
         UserError: no frames, a bad box, or a video that cannot be written.
     """
-    boxes, confidences, writer = [], [], None
+    answers: list[tuple[list[float], float, float]] = []
+    writer = None
     pairs = zip(rgb, chain(aux or (), iter(lambda: None, 0)), strict=False)
     try:
         for image, other in tqdm(
             pairs, total=rgb.length, unit="frame", disable=None if progress else True
         ):
-            info = {"aux": other}
-            if boxes:
+            info, began = {"aux": other}, time.perf_counter()
+            if answers:
                 answer = tracker.track(image, info)
             else:
                 answer = tracker.initialize(image, info | {"init_bbox": tuple(box)})
-                writer = _open_writer(save, rgb.fps, image) if save else None
-            boxes.append(answer["target_bbox"])
-            confidences.append(answer["object_presence_score"])
+            seconds = time.perf_counter() - began
+            found, confidence = answer["target_bbox"], answer["object_presence_score"]
+            answers.append((found, confidence, seconds))
+            if save and writer is None:
+                writer = _open_writer(save, rgb.fps, image)
             if writer is not None:
-                frame = annotated(image, boxes[-1], confidences[-1], len(boxes) - 1)
+                frame = annotated(image, found, confidence, len(answers) - 1)
                 writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     except KeyboardInterrupt:
-        print(f"stopped after {len(boxes)} frames", file=sys.stderr)
+        print(f"stopped after {len(answers)} frames", file=sys.stderr)
     finally:
         if writer is not None:
             writer.release()
-    if not boxes:
+    if not answers:
         raise UserError(f"{rgb.name}: no frame could be read")
-    return TrackResult(
-        np.array(boxes), np.array(confidences), np.zeros(len(boxes)), tracker.aux_missing
-    )
+    return TrackResult(*map(np.array, zip(*answers, strict=True)), tracker.aux_missing)
 
 
 def annotated(
@@ -125,23 +129,32 @@ def track_video(
 ) -> int:
     """Tracks by the command line's options and says where the results are."""
     device = arguments.device or default_device()
-    tracker = SRFTTracker(load(param, arguments.checkpoint, device))
+    tracker = SRFTTracker(load(param, arguments.checkpoint, device, arguments.precision))
     aux = open_stream(arguments.aux, raw=True) if arguments.aux else None
     result = follow(tracker, open_stream(source), box, aux, arguments.save)
-    print(
-        f"{len(result.boxes)} frames, mean confidence {result.confidences[1:].mean():.2f}"
-        if len(result.boxes) > 1
-        else "1 frame"
-    )
-    if result.aux_missing:
-        print(f"{result.aux_missing} frames had no auxiliary image and were tracked by RGB alone")
+    found: dict[str, Any] = {"frames": len(result.boxes), "rgb_only": result.aux_missing}
+    if len(result.boxes) > 1:
+        found["mean_confidence"] = float(result.confidences[1:].mean())
     if arguments.boxes:
         arguments.boxes.parent.mkdir(parents=True, exist_ok=True)
         write_result(arguments.boxes.parent, arguments.boxes.stem, result)
-        print(f"boxes: {arguments.boxes.with_suffix('.txt')}")
+        found["boxes"] = str(arguments.boxes.with_suffix(".txt"))
     if arguments.save:
-        print(f"video: {arguments.save}")
+        found["video"] = str(arguments.save)
+    print(json.dumps(found, indent=2) if arguments.json else _summary(found))
     return 0
+
+
+def _summary(found: dict[str, Any]) -> str:
+    lines = [f"{found['frames']} frame{'s' if found['frames'] > 1 else ''}"]
+    if "mean_confidence" in found:
+        lines[0] += f", mean confidence {found['mean_confidence']:.2f}"
+    if found["rgb_only"]:
+        lines.append(
+            f"{found['rgb_only']} frames had no auxiliary image and were tracked by RGB alone"
+        )
+    lines += [f"{key}: {found[key]}" for key in ("boxes", "video") if key in found]
+    return "\n".join(lines)
 
 
 def run(arguments: argparse.Namespace) -> int:

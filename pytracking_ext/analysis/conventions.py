@@ -62,7 +62,7 @@ class Convention:
     @property
     def long_term(self) -> bool:
         """Whether the long-term protocol is part of it, which needs confidences."""
-        return "F" in self.metrics
+        return not set(LONG_TERM_METRICS).isdisjoint(self.metrics)
 
 
 GENERIC = Convention()
@@ -139,7 +139,7 @@ def parse_choice(name: str, text: str) -> Any:
         return tuple(text.split(","))
     else:
         try:
-            return None if text == "none" else float(text)
+            return None if text == "none" and type(None) in get_args(hint) else float(text)
         except ValueError as error:
             raise UserError(f"{name}={text}: expected a number") from error
     if text not in known:

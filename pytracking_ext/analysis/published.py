@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ltr_ext.dataset.kinds import KINDS
+from pytracking_ext.analysis.tables import Table
+
 
 class PublishedRow(NamedTuple):
     """One method on one benchmark; ``values`` in the order of the benchmark's metrics."""
@@ -13,13 +16,13 @@ class PublishedRow(NamedTuple):
     values: tuple[float, ...]
 
 
-# Columns of Tables I and II, with the metrics' names there.
+# Columns of Tables I and II.
 METRICS = {
     "fe108": ("SR", "PR"),
     "visevent": ("SR", "PR"),
     "coesot": ("SR", "PR"),
     "depthtrack": ("Pr", "Re", "F"),
-    "vot_rgbd2022": ("Acc", "Rob", "EAO"),
+    "vot_rgbd2022": ("A", "R", "EAO"),
     "lasher": ("SR", "PR"),
     "rgbt234": ("MSR", "MPR"),
 }
@@ -89,3 +92,29 @@ def published_rows(benchmark: str) -> list[PublishedRow]:
             if cell != "-":
                 rows.append(PublishedRow(method, base, tuple(map(float, cell.split()))))
     return rows
+
+
+def add_published(table: Table, benchmark: str, sequences: int) -> None:
+    """Adds the paper's rows below those of a table whose columns are metrics.
+
+    Beside a part of the benchmark, or generated data in its layout, they would compare nothing:
+    then a note says so. Benchmarks and metrics that the paper does not report add nothing.
+
+    Args:
+        benchmark: name of the data set.
+        sequences: how many the table's own rows are about.
+    """
+    metrics = METRICS.get(benchmark, ())
+    if not set(metrics) & set(table.columns):
+        return
+    official = KINDS[benchmark].splits["test"].count
+    if sequences != official:
+        table.notes.append(
+            f"The paper's rows stand beside all {official} sequences of {benchmark}; "
+            f"here are {sequences}."
+        )
+        return
+    for row in published_rows(benchmark):
+        values = dict(zip(metrics, row.values, strict=True))
+        table.add(f"{row.method} ({row.base})", [values.get(name) for name in table.columns[1:]])
+    table.notes.append("Rows with a base model in brackets: Tables I to III of the paper.")

@@ -124,7 +124,7 @@ class Score:
             best = f_curves.argmax(1)[:, None]
             for metric, curve in zip(LONG_TERM_METRICS, (precision, recall, f_curves), strict=True):
                 totals[metric] = np.take_along_axis(curve, best, 1)[:, 0]
-        return totals
+        return {metric: totals[metric] for metric in self.total}
 
 
 def _success_area(curves: Curves, how: Convention) -> float:

@@ -34,7 +34,9 @@ class Table:
 
 def render(table: Table, form: str = "text") -> str:
     """The table in one of ``FORMATS``."""
-    return {"text": _text, "markdown": _markdown, "latex": _latex, "json": _json}[form](table)
+    if form == "json":
+        return json.dumps(_record(table), indent=2)
+    return {"text": _text, "markdown": _markdown, "latex": _latex}[form](table)
 
 
 def render_all(tables: list[Table], form: str = "text") -> str:
@@ -83,10 +85,6 @@ def _latex(table: Table) -> str:
         [f"% {table.title}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule"]
         + [*body, r"\bottomrule", r"\end{tabular}", *notes]
     )
-
-
-def _json(table: Table) -> str:
-    return json.dumps(_record(table), indent=2)
 
 
 def _record(table: Table) -> dict[str, Any]:

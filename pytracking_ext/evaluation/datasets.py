@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Many
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeVar
 
 from ltr_ext.admin.environment import environment
 from ltr_ext.dataset.registry import open_dataset
 from ltr_ext.dataset.sequence import Sequence
 from srft_plugin.errors import UserError
 
+T = TypeVar("T")
 
-class Shard(NamedTuple):
-    """Part ``index`` (from 1) of ``count``."""
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``index`` (from 1) of ``count``.
+
+    Raises:
+        UserError: there is no such part.
+    """
 
     index: int
     count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.index <= self.count:
+            raise _no_shard(f"{self.index}/{self.count}")
 
     @classmethod
     def parse(cls, text: str) -> Shard:
@@ -28,12 +41,10 @@ class Shard(NamedTuple):
             UserError: not of that form.
         """
         try:
-            shard = cls(*map(int, text.split("/")))
-        except (TypeError, ValueError):
-            shard = cls(0, 0)
-        if not 1 <= shard.index <= shard.count:
-            raise UserError(f"no shard {text!r}; expected i/n with 1 <= i <= n, such as 2/4")
-        return shard
+            index, count = map(int, text.split("/"))
+        except ValueError as error:
+            raise _no_shard(text) from error
+        return cls(index, count)
 
     @classmethod
     def of_process(cls) -> Shard:
@@ -75,10 +86,13 @@ def read_sequences(
     return sequences, failures
 
 
-def part(sequences: list[Sequence], shard: Shard) -> list[Sequence]:
-    """The sequences of one shard: all shards have about as many frames."""
-    longest_first = sorted(sequences, key=len, reverse=True)
-    return longest_first[shard.index - 1 :: shard.count]
+def part(sequences: Iterable[T], shard: Shard, length: Callable[[T], int] = len) -> list[T]:
+    """The sequences of one shard, longest first: all shards have about as many frames."""
+    return sorted(sequences, key=length, reverse=True)[shard.index - 1 :: shard.count]
+
+
+def _no_shard(text: str) -> UserError:
+    return UserError(f"no shard {text!r}; expected i/n with 1 <= i <= n, such as 2/4")
 
 
 def _index(names: Many[str], wanted: str) -> int:

@@ -42,7 +42,8 @@ def read_predictions(folder: Path, names: Iterable[str], base: int = 0) -> dict[
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder of results (one text file per sequence)")
-    found = {name: find_boxes(folder, name) for name in names}
+    names = list(names)
+    found = {name: find_boxes(folder, name, names) for name in names}
     predictions = {}
     for name, path in found.items():
         if path is not None:
@@ -55,8 +56,13 @@ def read_predictions(folder: Path, names: Iterable[str], base: int = 0) -> dict[
     return predictions
 
 
-def find_boxes(folder: Path, name: str) -> Path | None:
+def find_boxes(folder: Path, name: str, names: Iterable[str] = ()) -> Path | None:
     """The file with the boxes of sequence ``name``, or None.
+
+    Args:
+        folder: of the results.
+        name: of the sequence.
+        names: of all sequences: ``my_bag.txt`` is no result of ``bag`` where there is a ``my_bag``.
 
     Raises:
         UserError: several files with different prefixes end in that name.
@@ -65,7 +71,12 @@ def find_boxes(folder: Path, name: str) -> Path | None:
         path = folder / pattern.format(name=name)
         if path.is_file():
             return path
-    prefixed = [path for path in folder.glob("*.txt") if path.name.endswith(f"_{name}.txt")]
+    longer = tuple(f"_{other}" for other in names if other.endswith(f"_{name}"))
+    prefixed = [
+        path
+        for path in folder.glob("*.txt")
+        if path.stem.endswith(f"_{name}") and not f"_{path.stem}".endswith(longer)
+    ]
     if len(prefixed) > 1:
         raise UserError(
             f"{folder}: {', '.join(sorted(path.name for path in prefixed))} could all be the "
@@ -111,10 +122,10 @@ def _scalars(path: Path, suffixes: tuple[str, ...], length: int) -> NDArray[np.f
         file = path.with_name(path.stem + suffix)
         if not file.is_file():
             continue
-        lines = file.read_text(encoding="utf-8").splitlines()
         try:
+            lines = file.read_text(encoding="utf-8").splitlines()
             values = np.array([float(line) if line.strip() else np.nan for line in lines])
-        except ValueError as error:
+        except ValueError as error:  # UnicodeDecodeError is one
             raise UserError(f"{file}: {error}; expected one number per line") from error
         if len(values) != length:
             raise UserError(
@@ -143,4 +154,4 @@ def _read_vot_binary(path: Path) -> NDArray[np.float64]:
                 raise UserError(f"{path}: regions of kind {kind} are not boxes")
     except struct.error as error:
         raise UserError(f"{path} is truncated; track the sequence again") from error
-    return np.array(rows, float)
+    return np.array(rows, float).reshape(-1, 4)

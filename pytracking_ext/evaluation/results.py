@@ -59,9 +59,31 @@ def write_result(directory: Path, sequence: str, result: TrackResult) -> None:
 
 
 def read_header(directory: Path) -> dict[str, Any]:
-    """What :func:`open_results` wrote; empty for the results of other programs."""
+    """What :func:`open_results` wrote; empty for the results of other programs.
+
+    Raises:
+        UserError: the header is damaged.
+    """
     path = directory / HEADER
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_record(path) if path.is_file() else {}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON object that says how the results beside it were made.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        record = error
+    if not isinstance(record, dict):
+        raise UserError(
+            f"{path} is damaged: found {record!r:.80}, expected a JSON object; nobody knows what "
+            "made these results, delete the folder and track again"
+        )
+    return record
 
 
 def open_results(
@@ -90,20 +112,15 @@ def open_results(
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     path = directory / HEADER
-    if path.exists():
-        _check_same(path, header)
+    if not path.exists():
+        write_text(path, json.dumps(header | about(), indent=2) + "\n")
         return
-    directory.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(header | about(), indent=2) + "\n")
-
-
-def _check_same(path: Path, header: dict[str, Any]) -> None:
-    existing = json.loads(path.read_text(encoding="utf-8"))
+    existing = read_record(path)
     differing = [key for key in IDENTITY if existing.get(key) != header[key]]
     if differing:
         was, now = (", ".join(f"{key}={run.get(key)}" for key in differing)
                     for run in (existing, header))  # fmt: skip
         raise UserError(
-            f"{path.parent} holds results of another tracker ({was}; now {now}); "
+            f"{directory} holds results of another tracker ({was}; now {now}); "
             "use another --runid, or delete that folder"
         )

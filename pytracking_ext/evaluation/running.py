@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ltr_ext.dataset.sequence import Sequence
+from pytracking_ext.analysis.metrics import overlap
 from pytracking_ext.evaluation.results import TrackResult, box_file, write_result
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.tracker.srft import SRFTTracker, track_together
@@ -36,8 +38,17 @@ def first_visible(sequence: Sequence) -> int:
     return int(visible.argmax())
 
 
-def read_frame(sequence: Sequence, index: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """RGB image of a frame and the tracker's ``info`` about it.
+def judged_overlaps(result: TrackResult, sequence: Sequence) -> NDArray[np.float64]:
+    """(n,) IoU in the frames that show the target, the one that the tracker was given left out."""
+    judged = sequence.visible.copy()
+    judged[: judged.argmax() + 1] = False
+    return overlap(result.boxes[judged], sequence.boxes[judged])
+
+
+def read_frame(
+    sequence: Sequence, index: int, aux: bool = True
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """RGB image of a frame and the tracker's ``info`` about it, with ``aux`` the auxiliary image.
 
     An auxiliary image that cannot be read is left out, with a warning: the frame is tracked by RGB.
 
@@ -45,10 +56,10 @@ def read_frame(sequence: Sequence, index: int) -> tuple[np.ndarray, dict[str, An
         UserError: the RGB image cannot be read.
     """
     image = sequence.frames.rgb(index)
-    if sequence.modality is None:
+    if not aux or sequence.modality is None:
         return image, {}
     try:
-        return image, {"aux": sequence.frames.aux(index)}
+        return image, {"aux": sequence.frames.aux(index), "modality": sequence.modality}
     except UserError as error:
         log.warning("%s; frame %d is tracked by its RGB image alone", error, index)
         return image, {}
@@ -102,7 +113,8 @@ class Lane:
     def _read_ahead(self) -> None:
         index = next(self._unread, None)
         if index is not None:
-            self._reading.append(self._readers.submit(read_frame, self.sequence, index))
+            aux = self.tracker.spec.reads_aux
+            self._reading.append(self._readers.submit(read_frame, self.sequence, index, aux))
 
 
 def track_sequence(tracker: SRFTTracker, sequence: Sequence) -> TrackResult:

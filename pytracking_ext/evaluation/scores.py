@@ -8,8 +8,7 @@ from pathlib import Path
 
 from ltr_ext.dataset.sequence import Sequence
 from pytracking_ext.analysis.conventions import Convention
-from pytracking_ext.analysis.published import METRICS as PUBLISHED_METRICS
-from pytracking_ext.analysis.published import published_rows
+from pytracking_ext.analysis.published import add_published
 from pytracking_ext.analysis.scoring import Score, SequenceTruth, score_benchmark
 from pytracking_ext.analysis.significance import LEVEL, differences, intervals
 from pytracking_ext.analysis.tables import Table
@@ -21,7 +20,10 @@ def ground_truths(
     how: Convention,
     attributes: Mapping[str, tuple[str, ...]] | None = None,
 ) -> dict[str, SequenceTruth]:
-    """What the sequences are scored against; images are opened only where their size counts."""
+    """What the sequences are scored against; images are opened only where their size counts.
+
+    ``attributes`` by sequence stand in for those that the data set itself has.
+    """
     truths = {}
     for sequence in sequences:
         size = None
@@ -32,7 +34,7 @@ def ground_truths(
             sequence.boxes,
             size,
             sequence.extra.get("infrared"),
-            (attributes or {}).get(sequence.name, ()),
+            (attributes or {}).get(sequence.name, sequence.extra.get("attributes", ())),
         )
     return truths
 
@@ -43,9 +45,7 @@ def score_folder(sequences: Iterable[Sequence], folder: Path, how: Convention) -
     return score_benchmark(truths, read_predictions(folder, truths), how)
 
 
-def total_table(
-    benchmark: str, scores: Mapping[str, Score], published: bool = True, bootstrap: bool = False
-) -> Table:
+def total_table(benchmark: str, scores: Mapping[str, Score], bootstrap: bool = False) -> Table:
     """One row per tracker, the paper's rows below; with intervals where asked for."""
     columns = list(next(iter(scores.values())).total)
     table = Table(f"{benchmark} (percent)", ["tracker", *columns])
@@ -63,18 +63,10 @@ def total_table(
                 f"{label}: {len(score.missing)} of {len(score.missing) + len(score.sequences)} "
                 f"sequences have no result and are left out: {_some(score.missing)}"
             )
-    if published:
-        given = PUBLISHED_METRICS.get(benchmark, ())
-        rows = published_rows(benchmark) if set(given) & set(columns) else []
-        for row in rows:
-            values = dict(zip(given, row.values, strict=True))
-            table.add(f"{row.method} ({row.base})", [values.get(metric) for metric in columns])
-        if rows:
-            table.notes.append("Rows with a base model in brackets: Tables I to III of the paper.")
+    add_published(table, benchmark, max(len(score.sequences) for score in scores.values()))
     if bootstrap:
-        table.notes.append(
-            f"Brackets: {LEVEL:.0%} intervals, sequences resampled. {_verdicts(scores)}"
-        )
+        table.notes.append(f"Square brackets: {LEVEL:.0%} intervals, sequences resampled.")
+        table.notes += _verdicts(scores)
     return table
 
 
@@ -102,19 +94,19 @@ def attribute_table(scores: Mapping[str, Score], metric: str) -> Table | None:
     return table
 
 
-def _verdicts(scores: Mapping[str, Score]) -> str:
-    """Which differences between trackers are real."""
-    sentences = []
+def _verdicts(scores: Mapping[str, Score]) -> list[str]:
+    """Which differences between trackers are real, a line each."""
+    lines = []
     for (first, a), (second, b) in combinations(scores.items(), 2):
         if list(a.sequences) != list(b.sequences):
-            sentences.append(f"{first} and {second} have results of different sequences.")
+            lines.append(f"{first} and {second} have results of different sequences.")
             continue
         for metric, (low, high) in differences(a, b).items():
             real = "real" if low > 0 or high < 0 else "within chance"
-            sentences.append(
-                f"{first} - {second}, {metric}: [{100 * low:+.1f}, {100 * high:+.1f}], {real}."
+            lines.append(
+                f"{first} - {second}, {metric}: [{100 * low:+.1f}, {100 * high:+.1f}], {real}"
             )
-    return " ".join(sentences)
+    return lines
 
 
 def _headings(columns: list[tuple[str, str]], scores: Mapping[str, Score]) -> list[str]:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ltr_ext.admin.files import write_text
 from ltr_ext.dataset.sequence import Sequence
-from pytracking_ext.analysis import metrics
 from pytracking_ext.analysis.scoring import Prediction, Score
-from pytracking_ext.analysis.tables import Table, cell_text
+from pytracking_ext.analysis.tables import Table
 from pytracking_ext.evaluation.scores import attribute_table, sequence_table, total_table
-from pytracking_ext.report.charts import legend, line_chart, radar_chart
+from pytracking_ext.report.charts import legend, radar_chart
 from pytracking_ext.report.figures import write_figures
+from pytracking_ext.report.layout import notes_html, plots_html, section, table_html, write_page
+from pytracking_ext.report.plots import benchmark_plots
 from pytracking_ext.report.strips import strip
 
-HERE = Path(__file__).parent
 RADAR_AXES = 3  # fewer attributes make no polygon
 
 
@@ -47,75 +45,19 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     columns = next(iter(scores.values())).total
     metric = "F" if "F" in columns else next(iter(columns))
+    plots = benchmark_plots(scores)
     sections = [
-        _section("Scores", _table(total_table(benchmark, scores), len(scores))),
-        _section("Curves", _charts(scores)),
+        section("Scores", table_html(total_table(benchmark, scores), len(scores))),
+        section("Curves", plots_html(plots)),
         _attributes(scores, metric),
-        _section("Speed and size", _speed(predictions, headers)),
-        _section("Films", _films(sequences, scores, predictions, metric)),
-        _section("Sequences", _table(sequence_table(scores))),
+        section("Speed and size", _speed(predictions, headers)),
+        section("Films", _films(sequences, scores, predictions, metric)),
+        section("Sequences", table_html(sequence_table(scores))),
     ]
     page = out / "report.html"
-    write_text(page, _html(f"{benchmark}: {', '.join(scores)}", "".join(sections)))
-    write_figures(out, scores)
+    write_page(page, f"{benchmark}: {', '.join(scores)}", sections)
+    write_figures(out, plots)
     return page
-
-
-def _html(title: str, content: str) -> str:
-    style, script = ((HERE / name).read_text("utf-8") for name in ("style.css", "script.js"))
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,">'
-        f"<title>{escape(title)}</title><style>{style}</style></head><body>"
-        f'<header><h1>{escape(title)}</h1><button type="button" id="theme">light / dark</button>'
-        f"</header>{content}<script>{script}</script></body></html>"
-    )
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
-
-
-def _table(table: Table, own: int | None = None) -> str:
-    """A sortable table; rows after the first ``own`` are published ones."""
-    head = "".join(
-        f'<th scope="col"><button type="button">{escape(column)}</button></th>'
-        for column in table.columns
-    )
-    rows = []
-    for index, (label, cells) in enumerate(table.rows):
-        published = ' class="published"' if own is not None and index >= own else ""
-        body = "".join(f"<td>{escape(text)}</td>" for text in (label, *map(cell_text, cells)))
-        rows.append(f"<tr{published}>{body}</tr>")
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
-    return (
-        f'<p class="faint">{escape(table.title)}</p><div class="scroll"><table><thead><tr>{head}'
-        f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{notes}"
-    )
-
-
-def _charts(scores: Mapping[str, Score]) -> str:
-    curves = {label: score.curves for label, score in scores.items()}
-    charts = [
-        line_chart(
-            {label: (metrics.SUCCESS_THRESHOLDS, c.success) for label, c in curves.items()},
-            "overlap threshold",
-            "success",
-        ),
-        line_chart(
-            {label: (metrics.PRECISION_THRESHOLDS, c.precision) for label, c in curves.items()},
-            "centre distance (pixels)",
-            "precision",
-        ),
-    ]
-    if all(score.long_term is not None for score in scores.values()):
-        series = {}
-        for label, score in scores.items():
-            recall = score.long_term.recalls.mean(0)
-            series[label] = recall, score.long_term.precisions.mean(0)
-        charts.append(line_chart(series, "recall", "tracking precision"))
-    return legend(list(scores)) + f'<div class="charts">{"".join(charts)}</div>'
 
 
 def _attributes(scores: Mapping[str, Score], metric: str) -> str:
@@ -132,9 +74,9 @@ def _attributes(scores: Mapping[str, Score], metric: str) -> str:
                 for label, rows in by_tracker.items()
             }
         )
-    return _section(
+    return section(
         "Attributes",
-        f'{legend(list(scores))}<div class="charts">{radar}<div>{_table(table)}</div></div>',
+        f'{legend(list(scores))}<div class="charts">{radar}<div>{table_html(table)}</div></div>',
     )
 
 
@@ -152,7 +94,7 @@ def _speed(
         known = [about.get(key) for key in ("parameters_m", "gflops", "batch", "device")]
         if rate or any(known):
             table.add(label, [*known[:2], rate, *known[2:]])
-    return _table(table) if table.rows else ""
+    return table_html(table) if table.rows else ""
 
 
 def _films(
@@ -185,7 +127,7 @@ def _films(
         )
         results = {label: results[sequence.name] for label, results in predictions.items()}
         films.append(strip(sequence, results, f"{', '.join(reasons)}; {metric}: {shown}"))
-    note = '<p class="note">Dashed white: ground truth.</p>'
+    note = notes_html(["Dashed white: ground truth."])
     return f'{legend(list(scores))}{note}<div class="films">{"".join(films)}</div>'
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,24 +11,29 @@ from torch import nn
 
 from ltr_ext.dataset.sequence import Sequence
 from ltr_ext.models.checkpoint import save_network
+from ltr_ext.models.network import NetworkSpec, TrackingNetwork
 from ltr_ext.models.registry import build_network
 from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint
 
 
-class WhiteFinder(nn.Module):
+class WhiteFinder(TrackingNetwork):
     """Reports the extent of the bright pixels of one channel of the search region.
 
     Exact to a pixel of the search region, so that geometry can be tested without training.
     """
 
-    def __init__(self, in_channels: int = 3, channel: int = 0) -> None:
-        super().__init__()
+    def __init__(self, in_channels: int = 3, channel: int = 0, aux_only: bool = False) -> None:
+        super().__init__(
+            NetworkSpec(
+                name="white_finder",
+                template_size=64,
+                search_size=128,
+                in_channels=in_channels,
+                aux_only=aux_only,
+            )
+        )
         self.channel = channel
         self.weight = nn.Parameter(torch.ones(1))
-        self.spec = SimpleNamespace(
-            name="white_finder", template_size=64, search_size=128, stride=16, template_factor=2.0,
-            search_factor=4.0, in_channels=in_channels,
-        )  # fmt: skip
         self.batch_sizes: list[int] = []
 
     def forward(self, template: torch.Tensor, search: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -57,7 +57,8 @@ def results(depthtrack, tmp_path):
 def test_score_prints_tables(depthtrack, results, capsys):
     assert srft("score", "depthtrack", depthtrack, results, f"again={results}") == 0
     output = capsys.readouterr().out
-    assert "mine" in output and "again" in output and "SRFT (OSTrack-B256)" in output
+    assert "mine" in output and "again" in output
+    assert "all 50 sequences of depthtrack; here are 2." in output
     assert srft("score", "depthtrack", depthtrack, results, "--format", "json", "--sequences",
                 "--set", "metrics=IoU,SR", "first_frame=truth") == 0  # fmt: skip
     total, rows = json.loads(capsys.readouterr().out)
@@ -91,6 +92,10 @@ def test_scores_by_attribute(depthtrack, results, tmp_path, capsys, monkeypatch)
         ("dark", 2),
         ("fast", 1),
     ]
+    (depthtrack / "test" / "bag" / "wet.tag").write_text("0\n1\n")  # the data set's own
+    assert srft(*words) == 0
+    _, first, *_ = json.loads(capsys.readouterr().out)
+    assert [(row["attribute"], row["sequences"]) for row in first["rows"]] == [("wet", 1)]
     (labels / "bag.txt").write_text("1,0,1\n")
     assert srft(*words, "--attribute-files", labels) == 2
     assert "3 values for the 2 attributes of depthtrack" in capsys.readouterr().err
@@ -117,6 +122,22 @@ def test_score_refuses_nonsense(depthtrack, results, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
+def test_torchrun_shares_the_sequences(depthtrack, tmp_path):
+    """Two processes, one sequence each, for real."""
+    words = ["srft", "default_rgb", "--dataset_name", "depthtrack", "--results", tmp_path / "r"]
+    words += ["--dataset_root", depthtrack, "--device", "cpu", "--json"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*torchrun, "-m", "pytracking_ext.run_tracker", *words]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    directory = tmp_path / "r" / "srft" / "default_rgb" / "depthtrack"
+    assert {"bag.txt", "cup.txt", "run.json"} <= {path.name for path in directory.iterdir()}
+    # The first process scores what is there when it ends: its own sequence at least.
+    per_sequence, total = json.loads(done.stdout)
+    assert "bag" in [row["sequence"] for row in per_sequence["rows"]]
+    assert total["rows"][0]["tracker"] == "default_rgb"
+
+
 @pytest.fixture
 def white_tracker(monkeypatch, parameters):
     monkeypatch.setattr(run_video, "load", lambda *_: parameters)
@@ -127,8 +148,10 @@ def test_track_a_folder_of_images(depthtrack, white_tracker, tmp_path, capsys):
     bag = depthtrack / "test" / "cup"
     out = tmp_path / "out"
     assert srft("track", "--rgb", bag / "color", "--init", "20,30,20,16",
-                "--save", out / "cup.mp4", "--boxes", out / "cup.txt") == 0  # fmt: skip
-    assert "12 frames" in capsys.readouterr().out
+                "--save", out / "cup.mp4", "--boxes", out / "cup.txt", "--json") == 0  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+    assert (found["frames"], found["boxes"]) == (12, str(out / "cup.txt"))
+    assert 0 < found["mean_confidence"] <= 1
     boxes = np.loadtxt(out / "cup.txt", delimiter=",")
     truth = np.loadtxt(bag / "groundtruth.txt", delimiter=",")
     assert np.abs(boxes - truth).max() < 2.5  # JPEG blurs the edge
@@ -160,7 +183,7 @@ def test_ctrl_c_keeps_what_was_tracked(parameters, white_square, tmp_path):
     result = run_video.follow(
         SRFTTracker(parameters), stream, sequence.boxes[0], save=save, progress=False
     )
-    assert len(result.boxes) == 5
+    assert len(result.boxes) == len(result.times) == 5 and (result.times > 0).all()
     assert len(list(open_stream(str(save)))) == 5
 
 
@@ -186,6 +209,13 @@ def test_track_refuses_nonsense(depthtrack, white_tracker, tmp_path, capfd, word
     assert message in capfd.readouterr().err
     with pytest.raises(UserError, match="optional_box"):
         run_video.run(argparse.Namespace(optional_box=None))
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two"])
+def test_numbers_of_things_start_at_one(capsys, number):
+    with pytest.raises(SystemExit):
+        run_tracker.main(["srft", "default_rgb", "--dataset_name", "x", "--batch", number])
+    assert f"found '{number}', expected a whole number from 1 on" in capsys.readouterr().err
 
 
 def test_report_writes_a_page(depthtrack, results, tmp_path, capsys):

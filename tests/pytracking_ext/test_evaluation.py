@@ -1,11 +1,14 @@
 """Running over a data set: files, resume, failures, scores, the command."""
 
 import json
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from ltr_ext.dataset.registry import open_dataset
 from pytracking_ext import run_tracker
 from pytracking_ext.analysis.conventions import convention
 from pytracking_ext.evaluation.datasets import Shard, part, read_sequences
@@ -61,6 +64,13 @@ def test_results_of_other_weights_are_not_mixed_in(tmp_path, parameters, sequenc
     assert header["parameters_m"] == 1e-6
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]"])
+def test_a_damaged_header_is_named(tmp_path, parameters, sequences, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UserError, match="run.json is damaged: .* track again"):
+        evaluate(parameters, sequences, tmp_path, progress=False)
+
+
 def test_a_failing_sequence_is_named_and_the_others_go_on(tmp_path, parameters, sequences):
     sequences[0].frames.images[4] = UserError("color/00000005.jpg: truncated image")
     failures = evaluate(parameters, sequences, tmp_path / "r", progress=False)
@@ -80,6 +90,14 @@ def test_an_unreadable_auxiliary_image_costs_one_frame(parameters, white_square,
     result = track_sequence(SRFTTracker(parameters), sequence)
     assert result.aux_missing == 1
     assert np.isfinite(result.boxes).all()
+
+
+def test_trackers_by_rgb_do_not_read_auxiliary_images(parameters, white_square, monkeypatch):
+    sequence = white_square("bag")
+    monkeypatch.setattr(type(sequence.frames), "aux", lambda *_: pytest.fail("was read"))
+    sequence = replace(sequence, modality="depth")
+    assert not parameters.network.spec.reads_aux
+    assert np.isfinite(track_sequence(SRFTTracker(parameters), sequence).boxes).all()
 
 
 def test_tracking_starts_at_the_first_annotated_frame(parameters, white_square):
@@ -198,7 +216,7 @@ def test_the_command_tracks_scores_and_fails_honestly(
     command = ["srft", "any", "--dataset_name", "depthtrack", "--results", str(tmp_path)]
     assert run_tracker.main(command) == 0
     output = capsys.readouterr().out
-    assert "slow" in output and "SRFT (OSTrack-B256)" in output
+    assert "slow" in output and "all 50 sequences of depthtrack; here are 2." in output
     assert (tmp_path / "srft" / "any" / "depthtrack" / "fast.txt").exists()
     sequences[0].frames.images[4] = UserError("truncated image")
     assert run_tracker.main([*command, "--runid", "3"]) == 1
@@ -206,3 +224,17 @@ def test_the_command_tracks_scores_and_fails_honestly(
     assert (tmp_path / "srft" / "any_003" / "depthtrack" / "fast.txt").exists()
     assert run_tracker.main([*command, "--sequence", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("split", "seen"), [("train", [1, 0, 1]), ("test", [1, 1, 1])])
+def test_boxes_of_one_pixel_are_scored_but_not_learned_from(tmp_path, split, seen):
+    folder = tmp_path / split / "kite"
+    for kind in ("vis_imgs", "event_imgs"):
+        (folder / kind).mkdir(parents=True)
+        for frame in range(3):
+            image = np.zeros((8, 8, 3), np.uint8)
+            cv2.imwrite(str(folder / kind / f"{frame:04d}.bmp"), image)
+    (folder / "groundtruth.txt").write_text("1,1,4,4\n2,2,1,1\n3,3,4,4\n")
+    (folder / "absent_label.txt").write_text("1\n1\n1\n")
+    (sequence,) = open_dataset("visevent", tmp_path, split)
+    assert sequence.visible.tolist() == seen

@@ -29,6 +29,15 @@ def test_polygons_prefixes_and_pixels_from_one(tmp_path):
         read_predictions(tmp_path, ["bag"])
 
 
+@pytest.mark.parametrize("prefix", ["", "Tracker_"])
+def test_a_name_that_ends_in_another_is_not_taken_for_it(tmp_path, prefix):
+    (tmp_path / f"{prefix}my_bag.txt").write_text("1,2,3,4\n")
+    assert list(read_predictions(tmp_path, ["bag", "my_bag"])) == ["my_bag"]
+    (tmp_path / f"{prefix}bag.txt").write_text("5,6,7,8\n")
+    found = read_predictions(tmp_path, ["bag", "my_bag"])
+    assert [found[name].boxes[0, 0] for name in ("bag", "my_bag")] == [5, 1]
+
+
 @pytest.mark.parametrize(
     "suffix, text",
     [
@@ -47,6 +56,9 @@ def test_confidences(tmp_path, suffix, text):
         read_predictions(tmp_path, ["bag"])
     (tmp_path / f"bag{suffix}").write_text("0.5\nhigh\n")
     with pytest.raises(UserError, match="high"):
+        read_predictions(tmp_path, ["bag"])
+    (tmp_path / f"bag{suffix}").write_bytes(b"\xff\xfe0\n")
+    with pytest.raises(UserError, match="expected one number per line"):
         read_predictions(tmp_path, ["bag"])
 
 
@@ -67,6 +79,8 @@ def test_vot_trajectories(tmp_path):
     (folder / "bag_001.bin").write_bytes(data[:-3])
     with pytest.raises(UserError, match="truncated"):
         read_result_boxes(folder / "bag_001.bin")
+    (folder / "bag_001.bin").write_bytes(struct.pack("<hI", 1, 0))
+    assert read_result_boxes(folder / "bag_001.bin").shape == (0, 4)
     (folder / "bag_001.txt").write_text("1\n5,6,x,8\n")
     with pytest.raises(UserError, match="line 2"):
         read_result_boxes(folder / "bag_001.txt")

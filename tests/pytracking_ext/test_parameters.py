@@ -33,6 +33,15 @@ def test_the_bundled_tracker_is_a_parameter_set(tiny, monkeypatch):
     assert default_rgb.parameters("cpu").checkpoint == tiny
 
 
+def test_settings_of_a_parameter_set_stay_with_other_weights(tiny, monkeypatch):
+    def parameters(device=None, checkpoint=None):
+        return from_checkpoint(checkpoint or default_rgb.WEIGHTS, device, margin=3)
+
+    monkeypatch.setattr(default_rgb, "parameters", parameters)
+    loaded = load("default_rgb", tiny)
+    assert (loaded.margin, loaded.checkpoint) == (3, tiny)
+
+
 def test_a_training_run_is_a_parameter_set(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path))
     with pytest.raises(UserError, match="run_training srft tiny_depth"):

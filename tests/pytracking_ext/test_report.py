@@ -11,16 +11,22 @@ import urllib.request
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from ltr_ext.dataset.kinds import KINDS, Split
 from pytracking_ext.analysis.conventions import convention
 from pytracking_ext.analysis.scoring import Prediction, SequenceTruth, score_benchmark
 from pytracking_ext.report import write_report
 from pytracking_ext.report.charts import line_chart, radar_chart
+from pytracking_ext.report.figures import write_figures
+from pytracking_ext.report.plots import Plot
+from srft_plugin.errors import UserError
 
 
 @pytest.fixture
-def report(tmp_path, white_square):
-    """A report of two trackers on three sequences, one of whose names is hostile."""
+def report(tmp_path, white_square, monkeypatch):
+    """A report of two trackers on all of three sequences, one of whose names is hostile."""
+    monkeypatch.setitem(KINDS["depthtrack"].splits, "test", Split(("test",), count=3))
     names = ("bag", "cup", "</script><b>x")
     sequences = [white_square(name, speed=n + 1, length=20) for n, name in enumerate(names)]
     truths = {
@@ -60,10 +66,26 @@ def test_the_page_is_complete_and_needs_nothing_else(report):
     names = {path.name for path in page.parent.iterdir()}
     assert names == {"report.html"} | {
         f"{stem}.{kind}"
-        for stem in ("success", "precision", "precision_recall")
+        for stem in ("success", "precision", "precision_recall", "f_measure")
         for kind in ("pdf", "png")
     }
     assert (page.parent / "success.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_full_disk_leaves_the_figure_that_was_there(tmp_path, monkeypatch):
+    plot = Plot("success", "x", "y", {"mine": ([0, 1], [1, 0])})
+    write_figures(tmp_path, [plot])
+    before = (tmp_path / "success.pdf").read_bytes()
+
+    def half(self, path, **options):
+        path.write_bytes(b"%PDF")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", half)
+    with pytest.raises(UserError, match="success.pdf: no space left"):
+        write_figures(tmp_path, [plot])
+    assert (tmp_path / "success.pdf").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"success.pdf", "success.png"}
 
 
 def test_charts_draw_what_they_are_given():

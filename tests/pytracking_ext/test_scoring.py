@@ -8,7 +8,7 @@ import pytest
 
 from pytracking_ext.analysis.conventions import CONVENTIONS, Convention, convention, parse_choice
 from pytracking_ext.analysis.published import METRICS as PUBLISHED
-from pytracking_ext.analysis.published import published_rows
+from pytracking_ext.analysis.published import add_published, published_rows
 from pytracking_ext.analysis.scoring import (
     METRICS,
     Prediction,
@@ -219,7 +219,8 @@ def test_conventions_are_checked():
         convention("lasher", abscent="skip")
     assert parse_choice("absent", "skip") == "skip" and parse_choice("in_image", "true") is True
     assert parse_choice("pixels", "5") == 5 and parse_choice("normalised", "none") is None
-    for name, text in (("absent", "no"), ("in_image", "1"), ("pixels", "few"), ("pixel", "5")):
+    for name, text in (("absent", "no"), ("in_image", "1"), ("pixels", "few"), ("pixel", "5"),
+                       ("pixels", "none")):  # fmt: skip
         with pytest.raises(UserError, match=f"{name}"):
             parse_choice(name, text)
     with pytest.raises(UserError, match="no metric 'mAP'"):
@@ -268,12 +269,21 @@ def test_attributes_are_scored_like_benchmarks_of_their_own(benchmark):
     assert value == pytest.approx(np.mean([score.sequences[name]["SR"] for name in "024"]))
 
 
+def test_one_long_term_metric_alone():
+    every, alone = (
+        random_scores(0, 6, how=convention("depthtrack", metrics=metrics))
+        for metrics in (("Pr", "Re", "F", "SR"), ("Pr", "SR"))
+    )
+    assert alone.total == {metric: every.total[metric] for metric in ("Pr", "SR")}
+    assert list(intervals(alone)) == ["Pr", "SR"]
+
+
 def test_real_differences_are_told_from_chance():
     good, same, worse = random_scores(2, 40), random_scores(2, 40), random_scores(2, 40, shift=3)
     assert differences(good, worse)["IoU"].low > 0
     assert differences(good, same)["IoU"] == (0, 0)
     table = render(total_table("x", {"good": good, "worse": worse}, bootstrap=True))
-    assert "good - worse, IoU" in table and "real." in table
+    assert "good - worse, IoU" in table and ", real" in table
     with pytest.raises(UserError, match="same sequences"):
         differences(good, random_scores(2, 39))
 
@@ -281,6 +291,8 @@ def test_real_differences_are_told_from_chance():
 def test_tables_in_every_format():
     scores = {"my_tracker": random_scores(0, 4), "b": random_scores(1, 3)}
     table = total_table("visevent", scores)
+    assert "all 320 sequences of visevent; here are 4." in render(table)
+    add_published(table, "visevent", 320)
     assert {form: bool(render(table, form)) for form in FORMATS} == dict.fromkeys(FORMATS, True)
     assert "SRFT (OSTrack-B256)" in render(table)
     assert r"my\_tracker" in render(table, "latex")

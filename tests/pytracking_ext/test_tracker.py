@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ltr_ext.data.crop import sample_target
+from ltr_ext.models.network import TrackingNetwork
+from ltr_ext.models.sutrack import SUTrackSpec
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.tracker.srft import SRFTTracker, get_tracker_class, track_together
 from pytracking_ext.tracker.srft.localise import hann_window, localise
@@ -70,6 +72,49 @@ def test_auxiliary_channels_come_from_array_or_file(
     assert arrays == files == grey
     boxes = np.array([answer["target_bbox"] for answer in arrays])
     assert np.abs(boxes - sequence.boxes[1:]).max() < 1.1
+
+
+def test_a_network_of_the_auxiliary_image_alone_follows_it(parameters, white_square, white_finder):
+    parameters.network = white_finder(in_channels=3, aux_only=True).eval()
+    sequence = white_square()
+    aux = [image.copy() for image in sequence.frames.images]
+    sequence.frames.images[:] = [np.zeros_like(aux[0])] * 12
+    answers = run(SRFTTracker(parameters), sequence, [{"aux": image} for image in aux])
+    boxes = np.array([answer["target_bbox"] for answer in answers])
+    assert np.abs(boxes - sequence.boxes[1:]).max() < 1.1
+
+
+class AsksForModality(TrackingNetwork):
+    """Wraps the finder: keeps what modality it was told."""
+
+    input_names = ("template", "search", "modality")
+
+    def __init__(self, finder):
+        super().__init__(finder.spec)
+        self.finder, self.told = finder, []
+
+    def forward(self, template, search, modality):
+        self.told.append(modality.tolist())
+        return self.finder(template, search)
+
+
+def test_modality_is_that_of_the_video_or_else_of_the_training(
+    parameters, white_square, white_finder
+):
+    parameters.network = network = AsksForModality(white_finder(in_channels=6))
+    network.metadata = {"modality": "thermal"}
+    sequence = white_square(length=2)
+    trackers = []
+    for info in ({}, {"modality": "event"}, {"modality": "depth"}):
+        trackers.append(SRFTTracker(parameters))
+        run(trackers[-1], sequence, [info, {}])
+    track_together(trackers, [sequence.frames.rgb(1)] * 3, [{}] * 3)
+    assert network.told == [[2], [3], [1], [2, 3, 1]]
+    network.metadata = {}
+    with pytest.raises(UserError, match="for several modalities, and nobody says which"):
+        run(SRFTTracker(parameters), sequence, [{"aux": sequence.frames.rgb(0)}, {}])
+    with pytest.raises(UserError, match="unknown modality 'termal'; did you mean 'thermal'"):
+        run(SRFTTracker(parameters), sequence, [{"modality": "termal"}, {}])
 
 
 def test_missing_auxiliary_images_are_replaced_by_rgb_and_counted(
@@ -202,13 +247,14 @@ def test_pytrackings_run_video_gives_bgr_images_and_copies(parameters, white_squ
     assert np.abs(boxes - sequence.boxes[1:]).max() < 1.1
 
 
-class TwoTemplates(torch.nn.Module):
+class TwoTemplates(TrackingNetwork):
     """Wraps the finder: takes two templates with their boxes, and keeps what it was given."""
 
+    input_names = ("template", "search", "template_box")
+
     def __init__(self, finder):
-        super().__init__()
-        self.finder, self.spec = finder, finder.spec
-        self.spec.templates = 2
+        super().__init__(SUTrackSpec(name="two", template_size=64, search_size=128, in_channels=3))
+        self.finder = finder
         self.seen = []
 
     def forward(self, templates, search, boxes):

@@ -10,7 +10,7 @@ import difflib
 import functools
 import importlib
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class TrackerParameters:
         update_interval: every so many frames a confident frame becomes the newest template of a
             network with several templates; None keeps the first one.
         update_confidence: what confident means.
+        precision: number format of the engine (``pytracking_ext.engine``) that stands in for the
+            network; None runs the network as it is.
     """
 
     network: nn.Module
@@ -51,11 +53,12 @@ class TrackerParameters:
     margin: float = 10.0
     update_interval: int | None = None
     update_confidence: float = 0.7
+    precision: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What, beside the weights, decides the results."""
-        names = ("window_weight", "margin", "update_interval", "update_confidence")
+        names = ("window_weight", "margin", "update_interval", "update_confidence", "precision")
         return {name: getattr(self, name) for name in names}
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -63,23 +66,41 @@ class TrackerParameters:
         return getattr(self, name, default)
 
 
-def load(name: str, checkpoint: str | Path | None = None, device: str = "cpu") -> TrackerParameters:
+def load(
+    name: str,
+    checkpoint: str | Path | None = None,
+    device: str = "cpu",
+    precision: str | None = None,
+) -> TrackerParameters:
     """The parameter set ``name``.
 
     Args:
         name: a module of this package or a training config.
-        checkpoint: weights to use instead of those that the name stands for.
+        checkpoint: weights to use instead of those that the name stands for. A module's settings
+            stay; any other name is then only a name for the results.
         device: a torch device.
+        precision: runs the network in the engine, in this number format.
 
     Raises:
         UserError: no such name (the nearest ones are suggested), or the weights are missing.
     """
-    if checkpoint is not None:
-        return from_checkpoint(checkpoint, device)
     if name in module_names():
         module = importlib.import_module(f"{__name__}.{name}")
-        return module.parameters(device=device)
-    return trained(name, device)
+        parameters = module.parameters(device=device, checkpoint=checkpoint)
+    elif checkpoint is not None:
+        parameters = from_checkpoint(checkpoint, device)
+    else:
+        parameters = trained(name, device)
+    return parameters if precision is None else in_engine(parameters, precision)
+
+
+def in_engine(parameters: TrackerParameters, precision: str) -> TrackerParameters:
+    """The same tracker with the engine (``pytracking_ext.engine``) in place of its network.
+
+    Raises:
+        UserError: unknown precision.
+    """
+    return replace(parameters, network=_engine(parameters.network, precision), precision=precision)
 
 
 def from_checkpoint(
@@ -143,3 +164,10 @@ def trained_network(config: str) -> Path:
 def _network(path: Path, modified_ns: int, device: str) -> nn.Module:
     """Network of a file; ``modified_ns`` makes an overwritten file a new one."""
     return load_network(path).to(device).eval()
+
+
+@functools.lru_cache(maxsize=4)
+def _engine(network: nn.Module, precision: str) -> nn.Module:
+    from pytracking_ext.engine import Engine  # only where it is asked for
+
+    return Engine(network, precision)

@@ -49,6 +49,7 @@ def localise(
         return maps.gather(2, cell.unsqueeze(1).expand(-1, maps.shape[1], -1)).squeeze(2)
 
     height, width = window.shape
-    corner = torch.cat((cell % width, torch.div(cell, width, rounding_mode="floor")), 1)
-    centre = (corner + at_cell("offset_map")) / torch.tensor((width, height), device=score.device)
-    return torch.cat((centre, at_cell("size_map")), 1), confidence.gather(1, cell).squeeze(1)
+    column, row = cell % width, torch.div(cell, width, rounding_mode="floor")
+    offset = at_cell("offset_map")
+    cx, cy = (column + offset[:, :1]) / width, (row + offset[:, 1:]) / height
+    return torch.cat((cx, cy, at_cell("size_map")), 1), confidence.gather(1, cell).squeeze(1)

@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ltr_ext.data import crop
 from ltr_ext.data.io import read_raw
 from ltr_ext.data.normalise import normalise
-from ltr_ext.data.representation import represent
+from ltr_ext.data.representation import MODALITIES, MODALITY_INDEX, represent
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.tracker.srft.localise import hann_window, localise
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class _Region(NamedTuple):
 
 
 class _Template(NamedTuple):
-    """``images`` (1, C, S, S) normalised and ``box`` (1, 4), cxcywh in [0, 1] of them."""
+    """``images`` (B, C, S, S) normalised and ``box`` (B, 4), cxcywh in [0, 1] of them."""
 
     images: Tensor
     box: Tensor
@@ -63,7 +63,9 @@ class SRFTTracker:
         self.box: tuple[float, float, float, float] | None = None
         self.aux_missing = 0
         self._templates: list[_Template] = []
+        self._stacked: tuple[list[_Template], list[_Template]] = ([], [])
         self._frame = 0
+        self._modality: Tensor | None = None
         self._window: Tensor | None = None
 
     def __deepcopy__(self, memo: dict) -> SRFTTracker:
@@ -77,7 +79,8 @@ class SRFTTracker:
             image: (H, W, 3) uint8 RGB.
             info: ``init_bbox``, xywh in pixels; the auxiliary image as ``aux``, an array (depth
                 uint16 (H, W), thermal uint8, or (H, W, 3) uint8 as the network sees it), or as
-                ``aux_path``, a file.
+                ``aux_path``, a file. ``modality`` (``depth``, ``thermal``, ``event``) is for
+                networks that are told; by default that of the network's training.
 
         Raises:
             UserError: the box is not finite, has no area, or lies outside the image.
@@ -86,7 +89,16 @@ class SRFTTracker:
         self._frame = 0
         template = self._make_template(image, info)
         self.aux_missing = int(template.aux_missing)
-        self._templates = [template] * getattr(self.spec, "templates", 1)
+        modality = info.get("modality") or self.params.network.metadata.get("modality")
+        if modality not in MODALITY_INDEX:
+            raise unknown("modality", modality, MODALITIES)
+        if modality is None and "modality" in self.network.input_names and not template.aux_missing:
+            raise UserError(
+                f"{self.params.checkpoint} is for several modalities, and nobody says which this "
+                "is; give info['modality'], or name it with `srft convert IN OUT --modality NAME`"
+            )
+        self._modality = torch.tensor([MODALITY_INDEX[modality]]).to(self.params.device)
+        self._templates = [template] * self.spec.templates
         return {"target_bbox": list(self.box), "object_presence_score": 1.0}
 
     def track(self, image: np.ndarray, info: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -107,11 +119,12 @@ class SRFTTracker:
         if self.params.get("param_name"):
             # Only pytracking's run_video and run_webcam set this, and only they hand over BGR.
             rgb = rgb[..., ::-1]
-        if self.spec.in_channels == 3:
+        if not self.spec.reads_aux:
             return _Region(rgb, resize_factor, False)
         raw = self._auxiliary(info, image.shape)
         aux = rgb if raw is None else crop.sample_target(raw, self.box, factor, size)[0]
-        return _Region(np.concatenate((rgb, aux), 2), resize_factor, raw is None)
+        pixels = np.concatenate((rgb, aux), 2)[..., -self.spec.in_channels :]
+        return _Region(pixels, resize_factor, raw is None)
 
     def _auxiliary(self, info: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray | None:
         """The auxiliary image as the network sees it, or None where the frame has none.
@@ -138,6 +151,25 @@ class SRFTTracker:
         """(B, C, S, S) normalised float batch; bytes travel, floats are made on the device."""
         batch = torch.from_numpy(np.stack([region.pixels for region in regions]))
         return normalise(batch.to(self.params.device, non_blocking=True).permute(0, 3, 1, 2))
+
+    def _stack(self, templates: list[list[_Template]]) -> list[_Template]:
+        """Batches of each slot of the trackers' templates.
+
+        While these stay the same, so do the tensors: by them the engine knows a template.
+        """
+        flat = [template for own in templates for template in own]
+        known, slots = self._stacked
+        if len(known) != len(flat) or any(a is not b for a, b in zip(known, flat, strict=True)):
+            slots = [
+                _Template(
+                    torch.cat([template.images for template in slot]),
+                    torch.cat([template.box for template in slot]),
+                    any(template.aux_missing for template in slot),
+                )
+                for slot in zip(*templates, strict=True)
+            ]
+            self._stacked = flat, slots
+        return slots
 
     def _localisation_window(self, height: int, width: int) -> Tensor:
         if self._window is None or self._window.shape != (height, width):
@@ -210,7 +242,7 @@ def track_together(
 
     regions = list(apply(cut, trackers, images, infos))
     search = first._to_device(regions)
-    outputs = _run(first.network, [tracker._templates for tracker in trackers], search)
+    outputs = _run(trackers, search)
     window = first._localisation_window(*outputs["score_map"].shape[-2:])
     boxes, confidences = localise(outputs, window, first.params.window_weight)
     # The one point where the host waits for the device.
@@ -226,16 +258,18 @@ def track_together(
     ]
 
 
-def _run(network: nn.Module, templates: list[list[_Template]], search: Tensor) -> dict[str, Tensor]:
-    """The network on a batch; networks with several templates are also told where the target is."""
-    slots = [
-        (torch.cat([t.images for t in slot]), torch.cat([t.box for t in slot]))
-        for slot in zip(*templates, strict=True)
-    ]
-    if len(slots) == 1:
-        return network(slots[0][0], search)
-    images, boxes = zip(*slots, strict=True)
-    return network(images, search, boxes)
+def _run(trackers: list[SRFTTracker], search: Tensor) -> dict[str, Tensor]:
+    """The network on a batch, told of templates, boxes and modality what it asks for."""
+    network = trackers[0].network
+    slots = trackers[0]._stack([tracker._templates for tracker in trackers])
+    single = len(slots) == 1
+    inputs = {
+        "template": slots[0].images if single else tuple(slot.images for slot in slots),
+        "template_box": slots[0].box if single else tuple(slot.box for slot in slots),
+        "search": search,
+        "modality": torch.cat([tracker._modality for tracker in trackers]),
+    }
+    return network(*(inputs[name] for name in network.input_names))
 
 
 def clip_box(

@@ -1,0 +1,50 @@
+"""Linear layers in int8: weights per output channel, activations per call."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+WORTHWHILE = 64  # features; narrower layers cost more to quantise than they save
+
+
+def available() -> bool:
+    """Whether this torch has the operators; they are to leave it one day."""
+    return (
+        hasattr(torch, "quantize_per_channel")
+        and hasattr(torch.ops.quantized, "linear_dynamic")
+        and torch.backends.quantized.engine != "none"
+    )
+
+
+class Int8Linear(nn.Module):
+    """``layer`` with int8 weights, one scale per output channel.
+
+    The input, float32, is quantised by its own range at every call; the output is float32.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        weight = layer.weight.detach()
+        scales = (weight.abs().amax(1).double() / 127).clamp(min=torch.finfo(torch.float32).tiny)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.quantize_per", UserWarning)
+            zeros = torch.zeros(len(weight), dtype=torch.int64)
+            whole = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+        bias = None if layer.bias is None else layer.bias.detach()
+        self.packed = torch.ops.quantized.linear_prepack(whole, bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return torch.ops.quantized.linear_dynamic(tokens, self.packed)
+
+
+def quantise(network: nn.Module, keep: nn.Module) -> None:
+    """Replaces the linear layers of ``network`` outside of ``keep``."""
+    kept = set(keep.modules())
+    for name, module in list(network.named_modules()):
+        if type(module) is not nn.Linear or module in kept:
+            continue
+        if min(module.in_features, module.out_features) >= WORTHWHILE:
+            network.set_submodule(name, Int8Linear(module))

@@ -1,0 +1,150 @@
+"""One cell of the study: trains one variant with one seed, and measures what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence as Many
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ltr_ext.actors.tracking import TrackingActor, to_device
+from ltr_ext.admin.files import write_text
+from ltr_ext.data.augment import Augmentation
+from ltr_ext.data.loader import make_loader
+from ltr_ext.data.sampler import PairDataset
+from ltr_ext.dataset.sequence import Sequence
+from ltr_ext.models.checkpoint import load_network, save_network
+from ltr_ext.models.network import TrackingNetwork
+from ltr_ext.recipe import Recipe
+from ltr_ext.run_training import base_file, train, trainable_network
+from ltr_ext.trainers.log import FILE as LOG
+from ltr_ext.trainers.log import read_log
+from pytracking_ext.evaluation.running import judged_overlaps, track_many
+from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint
+from srft_plugin.errors import UserError
+from srft_plugin.groups import operation_groups
+from srft_plugin.plots.distance import operation_distances
+
+from .data import StudyData, VideoSet
+from .plan import VARIANTS, Budget, Cell, recipe
+
+PAIR_SEED = 1 << 20  # of the pairs that are measured, far from any training seed
+BATCH = 8
+RESULT = "result.json"
+
+
+def run_cell(cell: Cell, budget: Budget, folder: Path, data: StudyData, device: str) -> dict:
+    """Trains and measures ``cell`` in its folder, unless it was done; a stopped one goes on.
+
+    Returns:
+        What ``result.json`` holds: the recipe, and the measurements (IoU in [0, 1]).
+
+    Raises:
+        UserError: the folder holds a cell of other settings.
+    """
+    home = folder / cell.path
+    settings = recipe(cell, budget, data.train_set)
+    file = home / RESULT
+    if file.exists():
+        result = json.loads(file.read_text("utf-8"))
+        if result["recipe"] != json.loads(json.dumps(asdict(settings))):
+            raise UserError(f"{file} is of other settings; choose another --out, or delete it")
+        return result
+    home.mkdir(parents=True, exist_ok=True)
+    network_file = _network_file(cell, settings, home, device)
+    result = {"recipe": asdict(settings), **measure(network_file, settings, data, budget, device)}
+    if VARIANTS[cell.variant] is not None:
+        result |= _training(home)
+    write_text(file, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _network_file(cell: Cell, settings: Recipe, home: Path, device: str) -> Path:
+    if VARIANTS[cell.variant] is not None:
+        return train(settings, home, device)
+    base = base_file(settings.base)
+    if cell.variant == "rgb":
+        return base
+    untuned = home / "network.safetensors"
+    save_network(trainable_network(settings, load_network(base)), untuned)
+    return untuned
+
+
+def measure(
+    file: Path, settings: Recipe, data: StudyData, budget: Budget, device: str
+) -> dict[str, Any]:
+    """Plasticity, stability and generalization of one network.
+
+    Returns:
+        ``target``, ``rgb``: mean IoU of tracked videos per sequence, by sequence, with the second
+        camera and without (both branches see the RGB image). ``train_pairs``, ``target_pairs``,
+        ``rgb_pairs``: mean IoU of pairs. ``moved``: relative distance from the start per operation.
+    """
+    network = load_network(file)
+    result: dict[str, Any] = {"moved": _moved(network, settings)}
+    parameters = from_checkpoint(file, device)
+    videos = {"train": data.train(), "target": data.target(), "rgb": data.rgb()}
+    for name in ("target", "rgb"):
+        result[name] = _track(parameters, videos[name])
+    network = network.to(device).eval()
+    for name, sequences in videos.items():
+        result[f"{name}_pairs"] = _pairs(network, sequences, settings, budget, device)
+    return result
+
+
+def _track(parameters: TrackerParameters, sequences: Many[Sequence]) -> dict[str, float]:
+    """Mean IoU of every video over the frames that show the target, the first one left out."""
+    overlaps = {}
+    for sequence, outcome in track_many(list(sequences), parameters, BATCH, progress=False):
+        if isinstance(outcome, str):
+            raise UserError(f"{sequence.name}: {outcome}")
+        overlaps[sequence.name] = float(np.mean(judged_overlaps(outcome, sequence)))
+    return dict(sorted(overlaps.items()))
+
+
+@torch.no_grad()
+def _pairs(
+    network: TrackingNetwork, sequences: VideoSet, settings: Recipe, budget: Budget, device: str
+) -> float:
+    """Mean IoU over pairs drawn as in training, but neither mirrored nor shaded."""
+    pairs = PairDataset(
+        [sequences],
+        None,
+        network.spec,
+        budget.test_pairs,
+        PAIR_SEED,
+        settings.max_gap,
+        settings.centre_jitter,
+        settings.scale_jitter,
+        Augmentation(0, 0, 0, 0),
+    )
+    actor = TrackingActor(network)
+    total = [actor(to_device(batch, torch.device(device)))[1]["iou"]
+             for batch in make_loader(pairs, BATCH)]  # fmt: skip
+    return float(torch.stack(total).mean())
+
+
+def _moved(network: TrackingNetwork, settings: Recipe) -> dict[str, float]:
+    """Relative distance of the operations that were copied from the base tracker and trained."""
+    if network.spec.name != settings.network:
+        return {}
+    start = trainable_network(settings, load_network(base_file(settings.base)))
+    trained = {name for name, p in start.named_parameters() if p.requires_grad}
+    origin = start.prior_sources()
+    groups = {
+        operation: names
+        for operation, names in operation_groups(start).items()
+        if origin[operation] is not None and trained.issuperset(names)
+    }
+    return operation_distances(start.state_dict(), network.state_dict(), groups)
+
+
+def _training(home: Path) -> dict[str, float]:
+    """Cost, from the run's log."""
+    records = read_log(home / LOG)
+    rates = [record["samples_per_second"] for record in records]
+    return {"samples_per_second": float(np.median(rates)), "train_loss": records[-1]["loss"]}

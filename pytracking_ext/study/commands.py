@@ -1,0 +1,69 @@
+"""`srft study`: runs the comparison and writes its tables."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pytracking_ext.commands import positive
+
+from .plan import BUDGETS, QUESTIONS
+
+
+def add_commands(subparsers) -> None:
+    """Mounts `srft study run` and `srft study report`."""
+    study = subparsers.add_parser(
+        "study", help="compare ways to fine-tune, with seeds and controls", description=__doc__
+    )
+    actions = study.add_subparsers(title="actions", metavar="ACTION", required=True)
+    run = actions.add_parser("run", help="run or resume it", description=run_command.__doc__)
+    report = actions.add_parser(
+        "report", help="tables of what is finished", description=report_command.__doc__
+    )
+    for parser, command in ((run, run_command), (report, report_command)):
+        parser.add_argument(
+            "--budget", choices=BUDGETS, default="small", help="data, steps and seeds"
+        )
+        parser.add_argument("--out", type=Path, default=Path("srft-study"), help="folder of it all")
+        parser.add_argument(
+            "--question", action="append", choices=QUESTIONS, help="may be repeated; default: all"
+        )
+        parser.set_defaults(run=command)
+    run.add_argument("--device", action="append", help="may be repeated; default: cpu")
+    run.add_argument("--jobs", type=positive, default=1, help="trainings that run at the same time")
+    run.add_argument(
+        "--shard", default="1/1", metavar="i/n", help="this machine's part of the trainings"
+    )
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Train and measure every variant with every seed, then write study.md and its figures. What a
+    stopped run has finished is kept. Machines that share the folder take a --shard each."""
+    from pytracking_ext.evaluation.datasets import Shard
+
+    from .plan import cells
+    from .runner import run_study
+
+    budget, shard = BUDGETS[arguments.budget], Shard.parse(arguments.shard)
+    plan = list(cells(budget, _questions(arguments)))
+    part = plan[shard.index - 1 :: shard.count]
+    run_study(part, budget, arguments.out, arguments.device or ["cpu"], arguments.jobs)
+    return report_command(arguments)
+
+
+def report_command(arguments: argparse.Namespace) -> int:
+    """Write study.md and its figures from what is finished, by this machine or others."""
+    from .plan import cells
+    from .report import write_report
+    from .runner import finished
+
+    questions = _questions(arguments)
+    plan = list(cells(BUDGETS[arguments.budget], questions))
+    results = finished(plan, arguments.out)
+    file = write_report(results, questions, arguments.out)
+    print(f"study: {file} ({len(results)} of {len(plan)} trainings)")
+    return 0
+
+
+def _questions(arguments: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(arguments.question or QUESTIONS)

@@ -1,0 +1,150 @@
+"""The study's tables and figure, from the results of its cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ltr_ext.admin.files import atomic_write, write_text
+from pytracking_ext.analysis.tables import Table, render
+
+from .plan import QUESTIONS, VARIANTS, Cell, Question
+from .statistics import Estimate, estimate, paired
+
+Results = dict[Cell, dict]
+
+
+class Measure(NamedTuple):
+    """A column: its heading, and its value of a result, None where there is none."""
+
+    heading: str
+    value: Callable[[dict], float | None]
+    compared: bool = True
+
+
+def _tracked(name: str) -> Callable[[dict], float]:
+    return lambda result: 100 * float(np.mean(list(result[name].values())))
+
+
+def _moved(result: dict) -> float | None:
+    return 100 * float(np.mean(list(result["moved"].values()))) if result["moved"] else None
+
+
+def _unevenness(result: dict) -> float | None:
+    """Standard deviation over mean of the operations' relative distances."""
+    moved = list(result["moved"].values())
+    return float(np.std(moved) / np.mean(moved)) if moved and np.mean(moved) else None
+
+
+MEASURES = (
+    Measure("target", _tracked("target")),
+    Measure("RGB", _tracked("rgb")),
+    Measure("target pairs", lambda result: 100 * result["target_pairs"]),
+    Measure("RGB pairs", lambda result: 100 * result["rgb_pairs"]),
+    Measure("gap", lambda result: 100 * (result["train_pairs"] - result["target_pairs"])),
+    Measure("moved", _moved, compared=False),
+    Measure("unevenness", _unevenness, compared=False),
+    Measure("samples/s", lambda result: result.get("samples_per_second"), compared=False),
+)
+LEGEND = """\
+*target*: mean IoU (percent) over the tracked test videos with both cameras: what was learned.
+*RGB*: the same on RGB videos, both branches seeing the RGB image: what was kept. *pairs*: mean IoU
+of single template and search pairs of the same videos. *gap*: IoU of training pairs minus that of
+target pairs. *moved*: mean relative distance of the operations from the start (percent);
+*unevenness*: its standard deviation over its mean. Means over seeds, ± half the 95 % interval
+(Student's t). In brackets: the difference to the variant with the asterisk, seed by seed; **bold**
+where its interval leaves 0 out."""
+
+
+def values_by_seed(
+    results: Results, modality: str, variant: str, measure: Measure
+) -> dict[int, float]:
+    """What ``measure`` says of every repetition; empty when none has been run."""
+    found = {}
+    for cell, result in results.items():
+        if (cell.modality, cell.variant) == (modality, variant):
+            value = measure.value(result)
+            if value is not None:
+                found[cell.seed] = value
+    return found
+
+
+def question_table(results: Results, modality: str, question: Question) -> Table:
+    """One row per variant that has been run, compared with the question's reference."""
+    asked = f" ({question.asked_by})" if question.asked_by else ""
+    headings = ["variant", "seeds", *(measure.heading for measure in MEASURES)]
+    table = Table(f"{question.text}{asked}: {modality}", headings)
+    for variant in question.variants:
+        seeds = values_by_seed(results, modality, variant, MEASURES[0])
+        if not seeds:
+            continue
+        is_reference = variant == question.reference
+        cells: list[str] = ["-" if VARIANTS[variant] is None else str(len(seeds))]
+        for measure in MEASURES:
+            values = values_by_seed(results, modality, variant, measure)
+            reference = values_by_seed(results, modality, question.reference, measure)
+            compared = measure.compared and not is_reference and reference
+            cells.append(_cell(values, reference if compared else None))
+        table.add(f"{variant}*" if is_reference else variant, cells)
+    return table
+
+
+def _cell(values: dict[int, float], reference: dict[int, float] | None) -> str:
+    if not values:
+        return "-"
+    text = _text(estimate(list(values.values())))
+    if reference is None:
+        return text
+    difference = paired(values, reference)
+    number = f"{difference.mean:+.1f}"
+    return f"{text} ({f'**{number}**' if difference.is_real else number})"
+
+
+def _text(value: Estimate) -> str:
+    digits = 2 if abs(value.mean) < 3 else 1
+    if math.isnan(value.half):
+        return f"{value.mean:.{digits}f}"
+    return f"{value.mean:.{digits}f} ± {value.half:.{digits}f}"
+
+
+def write_report(results: Results, questions: Iterable[str], out: Path) -> Path:
+    """Writes ``study.md`` and, per modality, ``plasticity_stability_<modality>.png`` to ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    sections = [LEGEND]
+    for modality in dict.fromkeys(cell.modality for cell in results):
+        figure = out / f"plasticity_stability_{modality}.png"
+        atomic_write(figure, lambda file, modality=modality: _draw(results, modality, file))
+        sections.append(f"![What was learned and what was kept: {modality}]({figure.name})")
+        for name in questions:
+            table = question_table(results, modality, QUESTIONS[name])
+            sections.append(render(table, "markdown"))
+    file = out / "study.md"
+    write_text(file, "\n\n".join(sections) + "\n")
+    return file
+
+
+def _draw(results: Results, modality: str, file: Path) -> None:
+    """Plasticity (target IoU) against stability (RGB IoU), a cross of intervals per variant."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    for variant in _run_variants(results, modality):
+        x, y = (
+            estimate(list(values_by_seed(results, modality, variant, measure).values()))
+            for measure in MEASURES[:2]
+        )
+        half = [0.0 if math.isnan(e.half) else e.half for e in (x, y)]
+        axes.errorbar(x.mean, y.mean, half[1], half[0], fmt="o", capsize=3, label=variant)
+        axes.annotate(variant, (x.mean, y.mean), xytext=(4, 4), textcoords="offset points")
+    axes.set_xlabel("learned: IoU with both cameras (percent)")
+    axes.set_ylabel("kept: IoU by RGB alone (percent)")
+    figure.savefig(file, format="png", dpi=120)
+
+
+def _run_variants(results: Results, modality: str) -> Iterable[str]:
+    return dict.fromkeys(cell.variant for cell in results if cell.modality == modality)

@@ -1,0 +1,78 @@
+"""Runs the cells of a study: several at a time, on several devices, each only once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import cycle
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from srft_plugin.errors import UserError
+
+from .cell import RESULT, run_cell
+from .data import StudyData
+from .plan import Budget, Cell
+
+
+def run_study(
+    plan: list[Cell], budget: Budget, folder: Path, devices: list[str], jobs: int
+) -> None:
+    """Writes the data, and runs every cell that has no result yet.
+
+    Args:
+        plan: what to run.
+        budget: how much.
+        folder: everything is kept below it.
+        devices: the jobs take turns on them.
+        jobs: cells that run at the same time; CPU threads are shared out evenly.
+
+    Raises:
+        UserError: a cell failed; the others have been run, and are kept.
+    """
+    folder = folder.resolve()
+    data = {modality: StudyData(folder / "data", modality) for modality in budget.modalities}
+    for videos in data.values():
+        videos.write(budget)
+    failures: dict[Cell, str] = {}
+    log = folder / "study.log"
+    workers = ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (jobs, log))
+    with workers, tqdm(total=len(plan), desc="study", unit="cell", disable=None) as progress:
+        running = {
+            workers.submit(run_cell, cell, budget, folder, data[cell.modality], device): cell
+            for cell, device in zip(plan, cycle(devices))
+        }
+        for future in as_completed(running):
+            cell = running[future]
+            try:
+                future.result()
+            except UserError as error:
+                failures[cell] = str(error)
+            progress.update()
+    if failures:
+        lines = "\n".join(f"  {cell.path}: {text}" for cell, text in failures.items())
+        raise UserError(f"{len(failures)} of {len(plan)} cells failed:\n{lines}")
+
+
+def finished(plan: list[Cell], folder: Path) -> dict[Cell, dict]:
+    """The results that ``folder`` holds so far.
+
+    Raises:
+        UserError: there are none.
+    """
+    files = {cell: folder / cell.path / RESULT for cell in plan}
+    results = {c: json.loads(f.read_text("utf-8")) for c, f in files.items() if f.is_file()}
+    if not results:
+        raise UserError(f"{folder} holds no result of this study; `srft study run` makes them")
+    return results
+
+
+def _start_worker(jobs: int, log: Path) -> None:
+    """An even share of the cores, and one file for what every cell prints."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    sys.stdout = sys.stderr = open(log, "a", encoding="utf-8", buffering=1)  # noqa: SIM115

@@ -1,0 +1,297 @@
+"""The engine answers what the network answers."""
+
+import copy
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ltr_ext.data.crop import box_to_frame
+from ltr_ext.data.normalise import normalise
+from ltr_ext.dataset.registry import open_dataset
+from ltr_ext.dataset.synthetic import Synthetic
+from ltr_ext.models.checkpoint import load_network
+from ltr_ext.models.two_branch import two_branch_from
+from pytracking_ext.analysis.metrics import overlap
+from pytracking_ext.engine import Engine, quantised
+from pytracking_ext.engine.graph import Graphed
+from pytracking_ext.engine.recall import Recall
+from pytracking_ext.parameter.srft import TrackerParameters, in_engine, load
+from pytracking_ext.parameter.srft.default_rgb import WEIGHTS
+from pytracking_ext.tracker.srft import SRFTTracker
+from srft_plugin.errors import UserError
+
+MAPS = ("score_map", "size_map", "offset_map", "pred_boxes")
+NATIVE_BF16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+LOW = pytest.mark.parametrize(
+    "precision",
+    [
+        pytest.param("bfloat16", marks=pytest.mark.skipif(not NATIVE_BF16, reason="no bfloat16")),
+        pytest.param(
+            "int8", marks=pytest.mark.skipif(not quantised.available(), reason="no int8 layers")
+        ),
+    ],
+)
+
+
+def difference(answer, reference):
+    return max((answer[name] - reference[name]).abs().max().item() for name in MAPS)
+
+
+@torch.inference_mode()
+def test_same_maps_and_boxes_for_every_family(family, images):
+    network, engine = family, Engine(family)
+    for seed in (1, 2):  # another template each
+        inputs = images(network, 2, seed)
+        others = list(inputs)
+        others[1] = images(network, 2, 3)[1]
+        for values in (inputs, others, inputs):  # learned, recalled, recalled
+            assert difference(engine(*values), network(*values)) < 1e-5
+    one = images(network, 1, 4)  # another batch size
+    assert difference(engine(*one), network(*one)) < 1e-5
+
+
+@torch.inference_mode()
+@LOW
+def test_low_precision_is_near_for_every_family(precision, family_keeping_all, images):
+    network = family_keeping_all
+    inputs = images(network, 2, 1)
+    answer, reference = Engine(network, precision)(*inputs), network(*inputs)
+    assert all(answer[key].dtype == torch.float32 for key in MAPS)
+    # UnTrack swaps tokens by rank: among near equals another one, with a large change there.
+    bound = 0.5 if network.spec.name == "untrack256" else 0.1
+    changed = (answer["score_map"] - reference["score_map"]).abs()
+    assert 0 < changed.mean() < bound * reference["score_map"].std()
+
+
+def test_what_depends_on_the_template_alone_is_computed_once(small, images):
+    network = small("two_branch_ostrack256")
+    engine = Engine(network)
+    seen = []
+    embed = engine.network.backbone.patch_embed_rgb
+    embed.proj.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]))
+    template, search = images(network, 1, 1)
+    engine(template, search)
+    engine(template, search)
+    assert seen == [32, 64, 64]
+    engine(template.clone(), search)
+    assert seen == [32, 64, 64, 32, 64]
+
+
+def test_answers_stay_where_a_recording_reads_them():
+    """A CUDA graph of each batch size goes on reading the memory that it was recorded with."""
+    memory = Recall(lambda image: image.flatten(1) + 1, size=4)
+    memory.learning = True
+
+    def learned(batch, value):
+        memory.turn = 0
+        return memory(torch.full((batch, 3, 4, 4), value))
+
+    first = learned(2, 1.0)
+    assert learned(1, 5.0).unique() == 6
+    assert learned(2, 7.0) is first and first.unique() == 8
+
+
+def test_the_network_itself_is_untouched(small, images):
+    network = small("two_branch_ostrack256")
+    before = copy.deepcopy(network.state_dict())
+    names = [name for name, _ in network.named_modules()]
+    Engine(network, "bfloat16")(*images(network, 1, 1))
+    assert names == [name for name, _ in network.named_modules()]
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+@torch.inference_mode()
+def test_both_templates_are_recalled(small, images):
+    network = small("sutrack_t224")
+    engine = Engine(network)
+    first, search, box = images(network, 1, 1)
+    second = images(network, 1, 2)[0]
+    for templates in ((first, second), (first, first), (second, second)):
+        values = (templates, search, (box, box))
+        for _ in range(2):
+            assert difference(engine(*values), network(*values)) < 1e-5
+        others = engine((first, second), search, (box, box))
+        assert (difference(others, engine(*values)) > 1e-4) == (templates[0] is templates[1])
+
+
+@torch.inference_mode()
+def test_frames_after_the_first_are_compiled_where_asked_for(small, images, monkeypatch):
+    calls = []
+
+    def compile(function, **options):
+        assert options == {"dynamic": False}
+        return lambda *inputs: calls.append(len(inputs)) or function(*inputs)
+
+    monkeypatch.setattr(torch, "compile", compile)
+    network = small("two_branch_ostrack256")
+    engine = Engine(network, compile=True)
+    inputs = images(network, 1, 1)
+    for expected in ([], [2], [2, 2]):
+        assert difference(engine(*inputs), network(*inputs)) < 1e-5
+        assert calls == expected
+
+
+# --- whole sequences -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """The bundled tracker, and the two-branch network that starts from it."""
+    base = load_network(WEIGHTS)
+    return {"tiny": base, "two_branch": two_branch_from(base).eval()}
+
+
+def boxes_of(parameters, sequence, length):
+    tracker, boxes = SRFTTracker(parameters), []
+    for index in range(length):
+        image, info = sequence.frames.rgb(index), {"aux": sequence.frames.aux(index)}
+        if index:
+            boxes.append(tracker.track(image, info)["target_bbox"])
+        else:
+            tracker.initialize(image, info | {"init_bbox": tuple(sequence.boxes[0])})
+    return np.array(boxes)
+
+
+@pytest.mark.parametrize("name", ["tiny", "two_branch"])
+def test_float32_boxes_over_a_sequence(name, trained):
+    sequence = Synthetic(1, seed=5, modality="depth")[0]
+    parameters = TrackerParameters(trained[name], Path("weights"))
+    expected = boxes_of(parameters, sequence, 20)
+    found = boxes_of(in_engine(parameters, "float32"), sequence, 20)
+    assert np.abs(found - expected).max() < 0.05
+
+
+@pytest.mark.parametrize("layout, root", [("depthtrack", "RGBD"), ("otb", "RGB")])
+def test_float32_boxes_on_real_frames(layout, root, shared, trained):
+    try:
+        sequence = open_dataset(layout, shared / "data" / root, "test")[0]
+    except UserError as error:
+        pytest.skip(f"no sequence of {layout} there: {error}")
+    parameters = TrackerParameters(trained["tiny"], Path("weights"))
+    length = min(len(sequence), 30)
+    expected = boxes_of(parameters, sequence, length)
+    found = boxes_of(in_engine(parameters, "float32"), sequence, length)
+    assert np.abs(found - expected).max() < 0.05
+
+
+@pytest.fixture(scope="module")
+def searches(trained):
+    """Templates, search regions around the truth, their boxes and scales, and the truth.
+
+    A tracker left alone may lose its target: then chance decides, not precision.
+    """
+    made = []
+    for sequence in Synthetic(2, seed=5, modality="depth"):
+        tracker = SRFTTracker(TrackerParameters(trained["two_branch"], Path("weights")))
+        for index in range(0, len(sequence), 5):
+            box = sequence.boxes[index]
+            if not (np.isfinite(box).all() and box[2] > 0 and box[3] > 0):
+                continue
+            image, info = sequence.frames.rgb(index), {"aux": sequence.frames.aux(index)}
+            if not index:
+                tracker.initialize(image, info | {"init_bbox": tuple(box)})
+                continue
+            tracker.box = tuple(box + (5, -4, 3, 2))  # the centre would be easy
+            region = tracker._cut(image, info, 4.0, 128)
+            search = normalise(torch.from_numpy(region.pixels)[None].permute(0, 3, 1, 2))
+            template = tracker._templates[0].images
+            made.append((template, search, tracker.box, region.resize_factor, box))
+    assert len(made) > 30
+    return made
+
+
+@torch.inference_mode()
+@LOW
+def test_low_precision_overlaps_as_much(precision, trained, searches):
+    network = trained["two_branch"]
+    means = []
+    for run in (network, Engine(network, precision)):
+        overlaps = []
+        for template, search, around, resize_factor, truth in searches:
+            found = run(template, search)["pred_boxes"][0].double().numpy() * 128
+            found = box_to_frame(found, around, resize_factor, 128)
+            overlaps.append(float(overlap(found[None], truth[None])[0]))
+        means.append(np.mean(overlaps))
+    assert 0 < abs(means[1] - means[0]) < 1e-3
+
+
+# --- what can go wrong ---------------------------------------------------------------------------
+
+
+def test_unknown_precision_suggests_the_nearest(small):
+    with pytest.raises(UserError, match="did you mean 'bfloat16'"):
+        Engine(small("ostrack256"), "bfloat61")
+    with pytest.raises(UserError, match="unknown precision 'fp8'"):
+        load("default_rgb", precision="fp8")
+
+
+def test_a_precision_that_the_device_lacks_falls_back_with_one_warning(
+    small, images, caplog, monkeypatch
+):
+    network = small("ostrack256")
+    with caplog.at_level(logging.WARNING):
+        assert Engine(network, "float16").dtype == torch.float32
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        Engine(network, "bfloat16")
+        monkeypatch.setattr(quantised, "available", lambda: False)
+        engine = Engine(network, "int8")
+    assert [record.message.split(" (")[0] for record in caplog.records] == [
+        "float16 is slow or absent here",
+        "bfloat16 is slow or absent here",
+        "int8 is slow or absent here",
+    ]
+    inputs = images(network, 1, 1)
+    assert difference(engine(*inputs), network(*inputs)) < 1e-5
+
+
+def test_images_of_another_shape_are_errors_and_leave_the_engine_usable(small, images):
+    network = small("two_branch_ostrack256")
+    engine = Engine(network)
+    template, search = images(network, 1, 1)
+    for wrong in ((template, template), (search, search), (template[:, :3], search)):
+        with pytest.raises(UserError, match="has shape"):
+            engine(*wrong)
+    with pytest.raises(UserError, match="3 inputs; expected template, search"):
+        engine(template, search, search)
+    assert difference(engine(template, search), network(template, search)) < 1e-5
+
+
+def test_a_batch_that_exceeds_the_memory_runs_in_halves(small, images, monkeypatch, caplog):
+    network = small("two_branch_ostrack256")
+    engine = Engine(network)
+    inputs = images(network, 5, 1)
+    run, limit = engine.network.forward, 2
+
+    def short_of_memory(*values):
+        if len(values[0]) > limit:
+            raise torch.OutOfMemoryError("out of memory")
+        return run(*values)
+
+    monkeypatch.setattr(engine.network, "forward", short_of_memory)
+    assert difference(engine(*inputs), network(*inputs)) < 1e-5
+    assert difference(engine(*inputs), network(*inputs)) < 1e-5
+    assert [record.message for record in caplog.records] == [
+        "a batch of 5 exceeds the memory of cpu; running at most 2 at once"
+    ]
+    limit = 0
+    with pytest.raises(UserError, match="one sample alone exceeds the memory of cpu"):
+        engine(*inputs)
+
+
+def test_a_recording_that_fails_is_left_out_with_one_warning(monkeypatch, caplog):
+    class OnGPU(torch.Tensor):
+        is_cuda = True
+
+    def refuse(self, inputs):
+        raise RuntimeError("driver too old")
+
+    monkeypatch.setattr(Graphed, "_record", refuse)
+    double = Graphed(lambda value: 2 * value)
+    value = torch.ones(2).as_subclass(OnGPU)
+    assert double(value).tolist() == double(value).tolist() == [2, 2]
+    assert len(caplog.records) == 1
+    assert "no CUDA graph can be recorded (driver too old)" in caplog.text

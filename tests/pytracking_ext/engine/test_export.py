@@ -1,0 +1,143 @@
+"""Exported files answer what the network answers, and say what a caller must know."""
+
+import importlib.util
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pytracking_ext.export import ExportedTracker, export
+from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint
+from pytracking_ext.parameter.srft.default_rgb import WEIGHTS
+from pytracking_ext.tracker.srft import SRFTTracker
+from srft_plugin.cli import main
+from srft_plugin.errors import UserError
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "track_onnx.py"
+
+
+def crops(network, batch, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    spec = network.spec
+    made = {
+        name: torch.randint(
+            0, 256, (batch, size, size, spec.in_channels), generator=generator, dtype=torch.uint8
+        )
+        for name, size in (("template", spec.template_size), ("search", spec.search_size))
+    }
+    if "template_box" in network.input_names:
+        made["template_box"] = 0.25 + 0.5 * torch.rand(batch, 4, generator=generator)
+    return made
+
+
+def reference(network, inputs):
+    with torch.inference_mode():
+        return ExportedTracker(network, None)(**inputs)
+
+
+@pytest.mark.parametrize(
+    "name, format, changes",  # exporting takes long: few blocks
+    [
+        ("two_branch_ostrack256", "onnx", {}),
+        ("ostrack256_ce", "tensorrt-ready", {"depth": 2, "eliminate_at": (1,)}),
+        ("sutrack_t224", "onnx", {"depth": 1}),
+    ],
+)
+def test_onnx_runtime_gives_our_boxes(name, format, changes, small, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    network = small(name, **changes)
+    path = export(TrackerParameters(network, Path("weights")), tmp_path / "tracker", format)
+    assert path.name == "tracker.onnx"
+    session = onnxruntime.InferenceSession(str(path))
+    for batch in (1, 4):
+        inputs = crops(network, batch, batch)
+        if format == "tensorrt-ready":
+            inputs = {key: value.float() for key, value in inputs.items()}
+        found = session.run(None, {key: value.numpy() for key, value in inputs.items()})
+        boxes, confidences = reference(network, inputs)
+        assert np.abs(found[0] - boxes.numpy()).max() * network.spec.search_size < 0.01
+        assert np.abs(found[1] - confidences.numpy()).max() < 1e-5
+    record = json.loads(session.get_modelmeta().custom_metadata_map["srft"])
+    assert record["network"] == name and record["template_factor"] == 2.0
+    assert record["inputs"] == [entry.name for entry in session.get_inputs()]
+
+
+def test_torch_export_takes_any_batch(small, tmp_path):
+    network = small("vipt256", depth=2, prompts=2, eliminate_at=(1,))
+    path = export(TrackerParameters(network, Path("weights")), tmp_path / "v", "torch-export")
+    extra = {"srft.json": ""}
+    program = torch.export.load(path, extra_files=extra)
+    assert json.loads(extra["srft.json"])["search_size"] == 64
+    for batch in (1, 5):
+        inputs = crops(network, batch, batch)
+        found, expected = program.module()(**inputs), reference(network, inputs)
+        assert torch.allclose(found[0], expected[0], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def default_file(tmp_path_factory):
+    """The bundled tracker, written by the command."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    target = tmp_path_factory.mktemp("export") / "default.onnx"
+    assert main(["export", "default_rgb", str(target)]) == 0
+    return target
+
+
+def test_the_example_tracks_as_we_do_without_torch(default_file, tmp_path, monkeypatch, capsys):
+    import cv2
+
+    source = EXAMPLE.read_text()
+    imported = set(re.findall(r"^import (\w+)", source, re.M))
+    assert imported == {"json", "sys", "cv2", "numpy", "onnxruntime"}
+    rng = np.random.default_rng(0)
+    ground = cv2.resize(rng.integers(0, 255, (12, 16, 3), np.uint8), (160, 120))
+    target = cv2.resize(rng.integers(0, 255, (6, 6, 3), np.uint8), (24, 20))
+    images = []
+    for step in range(8):
+        image = ground.copy()
+        image[40:60, 10 + 16 * step : 34 + 16 * step] = target[:, : 160 - 10 - 16 * step]
+        cv2.imwrite(str(tmp_path / f"{step:04d}.png"), image)
+        images.append(image[..., ::-1])
+    arguments = [str(default_file), str(tmp_path / "%04d.png"), "10,40,24,20"]
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    found = [
+        [float(word) for word in line.split()] for line in capsys.readouterr().out.splitlines()
+    ]
+    tracker = SRFTTracker(from_checkpoint(WEIGHTS))
+    tracker.initialize(images[0], {"init_bbox": (10, 40, 24, 20)})
+    assert len(found) == 7
+    for (*box, confidence), image in zip(found, images[1:], strict=True):
+        answer = tracker.track(image)
+        assert np.abs(np.array(box) - answer["target_bbox"]).max() < 0.006  # printed to 0.01
+        assert confidence == pytest.approx(answer["object_presence_score"], abs=6e-4)
+
+
+def test_what_is_exported_may_be_the_name_of_a_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path))
+    for source, message in (
+        ("tiny_depth", "config 'tiny_depth' has not left"),
+        ("default_rbg", "unknown tracker parameters 'default_rbg'; did you mean default_rgb"),
+        ("network.pth", "no network at"),
+    ):
+        assert main(["export", source]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_bad_requests(small, tmp_path, monkeypatch):
+    parameters = TrackerParameters(small("ostrack256"), Path("weights"))
+    with pytest.raises(UserError, match="unknown format 'onx'; did you mean 'onnx'"):
+        export(parameters, tmp_path / "x", "onx")
+    with pytest.raises(UserError, match="the format onnx has the ending .onnx"):
+        export(parameters, tmp_path / "x.pt2", "onnx")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs onnx and onnxscript; pip install"):
+        export(parameters, tmp_path / "x", "onnx")
+    assert not list(tmp_path.iterdir())

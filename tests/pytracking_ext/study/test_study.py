@@ -1,0 +1,119 @@
+"""The study: its statistics against hand-worked ones, its plan, one cell, its tables."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from pytracking_ext.study.cell import run_cell
+from pytracking_ext.study.data import StudyData
+from pytracking_ext.study.plan import BUDGETS, QUESTIONS, VARIANTS, Cell, cells, recipe
+from pytracking_ext.study.report import question_table, write_report
+from pytracking_ext.study.statistics import estimate, paired
+from srft_plugin import UserError
+from srft_plugin.cli import main
+
+TINY = dataclasses.replace(
+    BUDGETS["smoke"], train_sequences=1, train_length=4, test_sequences=1, test_length=3,
+    test_pairs=8,
+)  # fmt: skip
+
+
+def test_an_interval_is_students():
+    found = estimate([1.0, 2.0, 3.0])
+    assert found.mean == 2
+    assert found.half == pytest.approx(
+        4.302653 / math.sqrt(3), abs=1e-6
+    )  # t(0.975, 2) * s / sqrt(n)
+    assert math.isnan(estimate([1.0]).half)
+
+
+def test_pairing_removes_what_the_seeds_share():
+    values, reference = {0: 11.0, 1: 21.0, 2: 31.5}, {0: 10.0, 1: 20.0, 2: 30.0, 3: 99.0}
+    found = paired(values, reference)
+    assert found.mean == pytest.approx(3.5 / 3)
+    assert found.is_real
+    assert not paired({0: 1.0, 1: -1.0}, {0: 0.0, 1: 0.0}).is_real
+
+
+def test_what_is_not_trained_is_compared_with_every_seed():
+    assert paired({0: 1.0}, {0: 0.0, 1: 2.0}).mean == 0
+
+
+def test_a_plan_has_each_cell_once_and_every_recipe_is_valid():
+    budget = BUDGETS["small"]
+    plan = list(cells(budget, tuple(QUESTIONS)))
+    assert len(plan) == len(set(plan)) == len({cell.path for cell in plan})
+    trained = {c.variant for c in plan if VARIANTS[c.variant] is not None}
+    assert {c.seed for c in plan if c.variant == "srft"} == set(range(budget.seeds))
+    assert {c.seed for c in plan if c.variant == "zero-shot"} == {0}
+    assert {recipe(c, budget, "synthetic_rgbd").total_steps for c in plan} == {160}
+    for question in QUESTIONS.values():
+        assert question.reference in question.variants
+        assert trained.issuperset(v for v in question.variants if VARIANTS[v] is not None)
+
+
+def test_a_question_nobody_asked():
+    with pytest.raises(UserError, match="kapa.*kappa"):
+        list(cells(BUDGETS["small"], ("kapa",)))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    data = StudyData(tmp_path_factory.mktemp("study"), "depth")
+    data.write(TINY)
+    return data
+
+
+@pytest.mark.parametrize("variant", ["zero-shot", "fft"])
+def test_a_cell_is_run_once_and_kept(data, tmp_path, variant):
+    cell = Cell("depth", variant, 0)
+    result = run_cell(cell, TINY, tmp_path, data, "cpu")
+    assert set(result["target"]) == {"test000"} and set(result["rgb"]) == {"test000"}
+    assert 0 <= result["target_pairs"] <= 1
+    moved = sum(result["moved"].values())
+    assert moved == 0 if variant == "zero-shot" else moved > 0
+    file = tmp_path / cell.path / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rgb": {"rgb000": 0.5}}))
+    assert run_cell(cell, TINY, tmp_path, data, "cpu")["rgb"] == {"rgb000": 0.5}
+    other = dataclasses.replace(TINY, settings=(*TINY.settings, "lr=1e-5"))
+    with pytest.raises(UserError, match="other settings"):
+        run_cell(cell, other, tmp_path, data, "cpu")
+
+
+def a_result(target, rgb):
+    return {
+        "target": {"a": target, "b": target}, "rgb": {"a": rgb}, "target_pairs": 0.5,
+        "rgb_pairs": 0.5, "train_pairs": 0.75, "moved": {"x": 0.01, "y": 0.03},
+        "samples_per_second": 40.0,
+    }  # fmt: skip
+
+
+def test_a_table_marks_the_differences_that_are_real(tmp_path):
+    results = {}
+    for seed in range(3):
+        results[Cell("depth", "fft", seed)] = a_result(0.5 + 0.01 * seed, 0.4)
+        results[Cell("depth", "srft", seed)] = a_result(0.6 + 0.01 * seed, 0.4 + 0.1 * seed)
+    table = question_table(results, "depth", QUESTIONS["sensitivities"])
+    rows = dict(table.rows)
+    assert list(rows) == ["fft*", "srft"]
+    assert rows["srft"][1] == "61.0 ± 2.5 (**+10.0**)"  # t(0.975, 2) * 1 / sqrt(3)
+    assert rows["srft"][2].endswith("(+10.0)")
+    assert rows["fft*"][5] == "25.0 ± 0.0"
+    assert rows["fft*"][7] == "0.50 ± 0.00"  # std 0.01 over mean 0.02
+    text = write_report(results, ["sensitivities"], tmp_path).read_text("utf-8")
+    assert "**+10.0**" in text and (tmp_path / "plasticity_stability_depth.png").stat().st_size
+
+
+def test_a_report_shows_what_is_finished(tmp_path, capsys):
+    command = ["study", "report", "--budget", "smoke", "--question", "sensitivities"]
+    assert main([*command, "--out", str(tmp_path)]) == 2
+    assert "`srft study run` makes them" in capsys.readouterr().err
+    for variant, seed in (("fft", 0), ("fft", 1), ("srft", 0)):
+        home = tmp_path / Cell("depth", variant, seed).path
+        home.mkdir(parents=True)
+        (home / "result.json").write_text(json.dumps(a_result(0.5, 0.4)))
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    assert "3 of 10 trainings" in capsys.readouterr().out
+    assert "| srft |" in (tmp_path / "study.md").read_text("utf-8")
