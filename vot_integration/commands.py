@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytracking_ext.commands import add_format, positive
 
 from .workspace import BENCHMARKS
+
+if TYPE_CHECKING:
+    from pytracking_ext.analysis.tables import Table
+
+    from .score import Score
+    from .workspace import Workspace
 
 
 def add_commands(subparsers) -> None:
@@ -30,14 +40,17 @@ def add_commands(subparsers) -> None:
     init.add_argument("--tracker", required=True, metavar="PARAM", help="parameters or config name")
     init.add_argument("--checkpoint", type=Path, help="weights, .safetensors or .pth.tar")
     init.add_argument("--device", default="cpu", help="torch device, such as cuda:0")
+    init.add_argument("--precision", help="run the engine in this number format, such as bfloat16")
     init.add_argument("--name", help="of the tracker in results and reports; default: PARAM")
-    init.add_argument("--timeout", type=int, default=120, help="seconds allowed for a frame")
+    init.add_argument("--timeout", type=positive, default=120, help="seconds allowed for a frame")
     init.add_argument("--path", action="append", default=[], help="folder for the module path")
 
     evaluate = add("evaluate", _evaluate, "track what has no result yet")
     _add_trackers(evaluate)
-    evaluate.add_argument("--jobs", type=int, default=1, help="sequences at the same time")
-    evaluate.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="i-th part")
+    evaluate.add_argument(
+        "--jobs", type=positive, default=1, help="processes that share the sequences"
+    )
+    evaluate.add_argument("--shard", default="1/1", metavar="i/n", help="i-th part")
     evaluate.add_argument(
         "--gpus", default="", metavar="0,1", help="GPUs given to the jobs in turn"
     )
@@ -45,24 +58,27 @@ def add_commands(subparsers) -> None:
     evaluate.add_argument(
         "--in-process", action="store_true", help="without TraX, several runs in each network call"
     )
-    evaluate.add_argument("--batch", type=int, default=8, help="runs in a call, with --in-process")
+    evaluate.add_argument(
+        "--batch", type=positive, default=8, help="runs in a call, with --in-process"
+    )
     evaluate.add_argument(
         "--adopt", action="store_true", help="keep results of a plain `vot evaluate`"
     )
 
     score = add("score", _score, "figures, in all and per sequence, checked against the toolkit's")
     _add_trackers(score)
+    add_format(score)
 
-    add("doctor", _doctor, "look for what makes an evaluation fail or mislead")
+    report = add("report", _report, "the figures and curves as one HTML page")
+    _add_trackers(report)
+    report.add_argument("--out", type=Path, help="folder for report.html; default: DIR/reports")
+
+    doctor = add("doctor", _doctor, "look for what makes an evaluation fail or mislead")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_trackers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trackers", nargs="*", metavar="TRACKER", help="names; default: all")
-
-
-def _shard(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
-    return int(index), int(count)
 
 
 def _init(arguments: argparse.Namespace) -> int:
@@ -82,6 +98,7 @@ def _init(arguments: argparse.Namespace) -> int:
         name=arguments.name,
         timeout=arguments.timeout,
         paths=arguments.path,
+        precision=arguments.precision,
     )
     for warning in workspace.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -95,13 +112,15 @@ def _init(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     """Run the benchmark's experiment; the same command again goes on where it stopped."""
-    from .runner import evaluate
+    from pytracking_ext.evaluation.datasets import Shard
+
+    from .runner import evaluate, part_of
     from .worker import Outcome
     from .workspace import open_workspace
 
+    shard = Shard.parse(arguments.shard)
     workspace = open_workspace(arguments.directory)
-    total = len(arguments.trackers or workspace.trackers) * len(workspace.sequences)
-    total = -(-total // arguments.shard[1])
+    total = len(arguments.trackers or workspace.trackers) * len(part_of(workspace, shard))
     begin, done, frames, rgb_only = time.perf_counter(), 0, 0, 0
 
     def progress(outcome: Outcome) -> None:
@@ -124,7 +143,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         workspace,
         arguments.trackers or None,
         jobs=arguments.jobs,
-        shard=arguments.shard,
+        shard=shard,
         gpus=[gpu for gpu in arguments.gpus.split(",") if gpu],
         force=arguments.force,
         adopt=arguments.adopt,
@@ -141,24 +160,41 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _score(arguments: argparse.Namespace) -> int:
     """Print Pr/Re/F or EAO/A/R with the paper's rows, and check them against the toolkit's."""
-    from pytracking_ext.analysis.tables import render
+    from pytracking_ext.analysis.tables import render_all
 
+    from .report import sequence_tables
+
+    workspace, scores, table, warnings = _scored(arguments)
+    print(render_all([table, *sequence_tables(workspace, scores)], arguments.format))
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    """Draw Pr/Re/F or EAO/A/R, their curves and the figures per sequence; checked as by score."""
+    from .report import write_report
+
+    workspace, scores, table, warnings = _scored(arguments)
+    out = arguments.out or workspace.directory / "reports"
+    print(f"report: {write_report(out, workspace, scores, table, warnings)}")
+    return 0
+
+
+def _scored(arguments: argparse.Namespace) -> tuple[Workspace, dict[str, Score], Table, list[str]]:
+    """Workspace, scores by tracker, the table of their figures, and what misleads in them."""
     from .doctor import diagnose
-    from .report import check_against_toolkit, figures_table, sequence_tables
+    from .report import check_against_toolkit, figures_table
     from .score import score
     from .workspace import open_workspace
 
     workspace = open_workspace(arguments.directory)
     scores = {name: score(workspace, name) for name in arguments.trackers or workspace.trackers}
-    print(render(figures_table(workspace, scores)))
-    for table in sequence_tables(workspace, scores):
-        print("\n" + render(table))
+    table = figures_table(workspace, scores)
     difference = check_against_toolkit(workspace, scores)
-    print(f"\nThe toolkit's own analysis agrees; largest difference {difference:.1g}.")
+    table.notes.append(f"The toolkit's own analysis agrees; largest difference {difference:.1g}.")
     warnings = [f"{name}: {text}" for name, found in scores.items() for text in found.warnings]
-    for warning in warnings + diagnose(workspace.directory):
-        print(f"warning: {warning}", file=sys.stderr)
-    return 0
+    return workspace, scores, table, warnings + diagnose(workspace.directory)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -166,6 +202,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from .doctor import diagnose
 
     findings = diagnose(arguments.directory)
+    if arguments.json:
+        print(json.dumps(findings, indent=2))
+        return 1 if findings else 0
     for finding in findings:
         print(finding)
     if not findings:

@@ -16,7 +16,7 @@ from srft_plugin.errors import UserError
 
 from .results import is_done
 from .sequences import AUXILIARY, ground_truth_lines, unmarked_absences
-from .workspace import BENCHMARKS, Workspace, open_workspace, results_folder
+from .workspace import BENCHMARKS, Workspace, open_workspace, read_config, results_folder
 
 STACKS = {  # of the toolkit, and the benchmark whose workspace replaces them
     "votrgbd2019": "cdtb",
@@ -26,21 +26,23 @@ STACKS = {  # of the toolkit, and the benchmark whose workspace replaces them
     "votrgbd2022": "vot-rgbd2022",
     "vot2022/rgbd": "vot-rgbd2022",
 }
-TRAX_PYTHON = {"paths", "timeout", "linkpaths", "python", "socket", "restart", "label", "protocol"}
-TRAX_PYTHON |= {"command", "version", "tags", "storage"}
+TRAX_PYTHON = {  # settings of a tracker that the toolkit starts by that protocol
+    "label", "version", "tags", "storage", "protocol", "command", "paths", "python", "linkpaths",
+    "timeout", "socket", "restart",
+}  # fmt: skip
 
 
 def diagnose(directory: str | Path) -> list[str]:
     """Findings, each with its remedy; empty when all is well.
 
     Raises:
-        UserError: ``directory`` has no config.yaml.
+        UserError: ``directory`` has no config.yaml that can be read.
     """
     directory = Path(directory).resolve()
-    if not (directory / "config.yaml").is_file():
-        raise UserError(f"{directory} is no workspace (no config.yaml); `srft vot init` makes one")
-    findings = [*_installation(), *_configuration(directory), *_trackers(directory)]
-    sequences = _sequences_folder(directory)
+    config = read_config(directory)
+    stack = str(config.get("stack"))
+    findings = [*_installation(), *_stack(directory, stack), *_trackers(directory)]
+    sequences = directory / config.get("sequences", "sequences")
     names, problems = _listed(sequences)
     findings += problems
     for name in names:
@@ -74,10 +76,7 @@ def _installation() -> Iterator[str]:
         yield 'vot-trax is missing or older than 4: pip install "vot-trax>=4.0.2,<5"'
 
 
-def _configuration(directory: Path) -> Iterator[str]:
-    import yaml
-
-    stack = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")).get("stack")
+def _stack(directory: Path, stack: str) -> Iterator[str]:
     known = {benchmark.stack for benchmark in BENCHMARKS.values()}
     if stack in STACKS:
         if stack.startswith("votrgbd"):
@@ -136,13 +135,6 @@ def _trackers(directory: Path) -> Iterator[str]:
             yield f"{where}: protocol python hands over depth as 8-bit colour; use traxpython"
 
 
-def _sequences_folder(directory: Path) -> Path:
-    import yaml
-
-    config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-    return directory / config.get("sequences", "sequences")
-
-
 def _listed(sequences: Path) -> tuple[list[str], list[str]]:
     """Names in list.txt that have a folder, and what is wrong with the rest."""
     listing = sequences / "list.txt"
@@ -151,7 +143,7 @@ def _listed(sequences: Path) -> tuple[list[str], list[str]]:
             f"{listing} is missing; the toolkit would download its own data set into the folder. "
             "Write one name per line"
         ]
-    lines = listing.read_bytes().decode().split("\n")
+    lines = listing.read_bytes().decode(errors="replace").split("\n")
     problems = []
     if any(line.endswith("\r") for line in lines):
         problems.append(f"{listing} has Windows line ends; the toolkit finds no sequence")
@@ -169,7 +161,8 @@ def _sequence(folder: Path) -> Iterator[str]:
     if not path.is_file():
         yield "no `sequence` file, so the toolkit looks for images in the folder itself"
         return
-    pairs = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines())
+    text = path.read_text(encoding="utf-8", errors="replace")
+    pairs = (line.partition("=") for line in text.splitlines())
     description = {key.strip(): value.strip() for key, _, value in pairs}
     frames: dict[str, int] = {}
     for channel in ("color", *AUXILIARY):
@@ -200,7 +193,7 @@ def _annotation(folder: Path, length: int) -> Iterator[str]:
         yield f"{others[0]} makes the toolkit ignore groundtruth.txt; remove it from the workspace"
     path = folder / "groundtruth.txt"
     try:
-        repaired = ground_truth_lines(path)
+        repaired = ground_truth_lines(path)  # refuses what is no text
     except UserError as error:
         yield str(error)
         return

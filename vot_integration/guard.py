@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import json
 import shutil
@@ -12,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ltr_ext.admin.files import file_sha256, write_text
+from pytracking_ext.evaluation.datasets import Shard
+from pytracking_ext.evaluation.results import read_record
 from srft_plugin.errors import UserError
 
-from .workspace import Workspace, results_folder, tracker_settings
+from .parameters import load_parameters
+from .workspace import Workspace, results_folder, tracker_environment, tracker_settings
 
 RECORD = "srft.json"  # in the tracker's results folder; the toolkit lists folders only
-Shard = tuple[int, int]  # i of n, i from 1
-WHOLE: Shard = (1, 1)
+WHOLE = Shard(1, 1)
 
 # Settings of trackers.ini that do not change what a tracker reports.
 INCIDENTAL = {"label", "python", "paths", "timeout", "env_srft_device", "env_srft_checkpoint"}
@@ -37,7 +38,7 @@ def evaluation_lock(workspace: Workspace, shard: Shard = WHOLE) -> Iterator[None
     with contextlib.ExitStack() as stack:
         _hold(stack, workspace.directory / ".evaluate.lock", exclusive=whole)
         if not whole:
-            name = f".evaluate-{shard[0]}-of-{shard[1]}.lock"
+            name = f".evaluate-{shard.index}-of-{shard.count}.lock"
             _hold(stack, workspace.directory / name, exclusive=True)
         yield
 
@@ -66,12 +67,13 @@ def claim_results(
         adopt: accept results without a record, those of a plain ``vot evaluate``.
 
     Raises:
-        UserError: there are results of another checkpoint or parameters, or of unknown ones.
+        UserError: there are results of another checkpoint or parameters, or of unknown ones, or
+            their record is damaged.
     """
     folder, identity = results_folder(workspace, tracker), tracker_identity(workspace, tracker)
     record = folder / RECORD
     if record.is_file():
-        existing = json.loads(record.read_text(encoding="utf-8"))
+        existing = read_record(record)
         changed = sorted(k for k in identity | existing if identity.get(k) != existing.get(k))
         problem = f"were made with another {', '.join(changed)}" if changed else None
     else:
@@ -97,13 +99,12 @@ def tracker_identity(workspace: Workspace, tracker: str) -> dict[str, Any]:
     checkpoint = settings.get("env_srft_checkpoint")
     identity = {key: value for key, value in settings.items() if key not in INCIDENTAL}
     if name is not None and ":" not in name:
-        from pytracking_ext.parameter import srft
-
-        parameters = srft.load(name, checkpoint)
+        environment = tracker_environment(workspace, tracker)
+        for key in ("SRFT_DEVICE", "SRFT_PRECISION"):  # of no matter here, or among the settings
+            environment.pop(key, None)
+        parameters = load_parameters(environment)
         checkpoint = parameters.checkpoint
-        for field in dataclasses.fields(parameters):
-            if field.name not in ("network", "checkpoint", "device"):
-                identity[field.name] = getattr(parameters, field.name)
+        identity |= parameters.settings
     if checkpoint is not None:
         identity["checkpoint_sha256"] = file_sha256(Path(checkpoint))
     return identity

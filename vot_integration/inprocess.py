@@ -11,20 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ltr_ext.data.io import read_raw, read_rgb
 from ltr_ext.dataset.sequence import Sequence as Video
 from pytracking_ext.evaluation.results import TrackResult
 from pytracking_ext.evaluation.running import track_many
-from pytracking_ext.parameter import srft
 from srft_plugin.errors import UserError
 
 from .answers import reportable
+from .parameters import load_parameters
 from .results import Run, ground_truth, is_done, run_files, runs_of, write_run
 from .worker import Outcome, Task
-from .workspace import Workspace, results_folder, tracker_settings
+from .workspace import Workspace, results_folder, tracker_environment
 
 DECIMALS = 4  # of a box in the TraX protocol
+MODALITY = {"depth": "depth", "ir": "thermal"}  # of the toolkit's channels
 
 
 @dataclass(frozen=True)
@@ -79,26 +81,24 @@ class _Open:
 
 
 def run_in_process(
-    workspace: Workspace, tasks: Sequence[Task], batch: int = 8, threads: int = 2
+    workspace: Workspace, tasks: Sequence[Task], batch: int = 8
 ) -> Iterator[Outcome]:
     """Runs all tasks and yields what became of each sequence when its last run has ended.
 
     Args:
-        batch: runs that share a network call.
-        threads: that decode images ahead.
+        batch: runs that share a network call. As many threads read images ahead as torch has,
+            and two at least.
 
     Raises:
         UserError: a tracker of the ``module:factory`` kind, which only its server can run.
     """
+    threads = max(2, torch.get_num_threads())
     for tracker in dict.fromkeys(task.tracker for task in tasks):
-        settings = tracker_settings(workspace, tracker)
-        name = settings.get("env_srft_tracker", ":")
-        if ":" in name:
+        environment = tracker_environment(workspace, tracker)
+        if ":" in environment.get("SRFT_TRACKER", ":"):
             raise UserError(f"{tracker} is no SRFT tracker; evaluate it without --in-process")
-        parameters = srft.load(
-            name, settings.get("env_srft_checkpoint"), settings["env_srft_device"]
-        )
-        channel = settings["env_srft_channel"]
+        parameters = load_parameters(environment)
+        channel = environment["SRFT_CHANNEL"]
         folder = results_folder(workspace, tracker) / workspace.benchmark.experiment
         opened = {
             task.sequence: _open(workspace, folder / task.sequence, task)
@@ -110,7 +110,7 @@ def run_in_process(
         videos = [
             video
             for state in opened.values()
-            for video in _videos(workspace, state, channel, parameters.network.spec.in_channels)
+            for video in _videos(workspace, state, channel, parameters.network.spec.reads_aux)
         ]
         for video, result in track_many(videos, parameters, batch, threads, progress=False):
             sequence = video.frames.sequence.name
@@ -133,12 +133,13 @@ def _open(workspace: Workspace, folder: Path, task: Task) -> _Open:
     return _Open(task, {run.name: run for run in runs if task.force or not is_done(folder, run)})
 
 
-def _videos(workspace: Workspace, state: _Open, channel: str, in_channels: int) -> Iterator[Video]:
+def _videos(workspace: Workspace, state: _Open, channel: str, reads_aux: bool) -> Iterator[Video]:
     source = workspace.directory / "sequences" / state.task.sequence
     truth = ground_truth(source).astype(float).round(DECIMALS)
     for run in state.runs.values():
         images = RunFrames(source, run.frames, channel)
-        modality = channel if in_channels > 3 else None  # None: the images are not even read
+        # None: the images are not even read.
+        modality = MODALITY[channel] if reads_aux else None
         yield Video(run.name, images, truth[list(run.frames)], modality)
 
 

@@ -1,11 +1,17 @@
-"""Tables of a workspace's figures, and their check against the toolkit's analysis."""
+"""A workspace's figures in tables and on a page, and their check against the toolkit's analysis."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from pytracking_ext.analysis.published import METRICS, published_rows
+import numpy as np
+
+from pytracking_ext.analysis.published import add_published
 from pytracking_ext.analysis.tables import Table
+from pytracking_ext.report.figures import write_figures
+from pytracking_ext.report.layout import notes_html, plots_html, section, table_html, write_page
+from pytracking_ext.report.plots import Plot, long_term_plots
 from srft_plugin.errors import UserError
 
 from .score import Score
@@ -13,7 +19,6 @@ from .workspace import Workspace
 
 # Largest difference from the toolkit's figure: it sums in another order in the multistart protocol.
 TOLERANCE = {"Pr": 0.0, "Re": 0.0, "F": 0.0, "EAO": 1e-12, "A": 1e-12, "R": 1e-12}
-COMMON_NAMES = {"A": "Acc", "R": "Rob"}
 
 
 def figures_table(workspace: Workspace, scores: Mapping[str, Score]) -> Table:
@@ -23,9 +28,7 @@ def figures_table(workspace: Workspace, scores: Mapping[str, Score]) -> Table:
     for name, score in scores.items():
         table.add(name, [100 * score.figures[measure] for measure in measures])
     published = "vot_rgbd2022" if workspace.benchmark.multistart else "depthtrack"
-    columns = [METRICS[published].index(COMMON_NAMES.get(m, m)) for m in measures]
-    for row in published_rows(published):
-        table.add(f"paper: {row.method}, {row.base}", [row.values[column] for column in columns])
+    add_published(table, published, len(workspace.sequences))
     return table
 
 
@@ -61,3 +64,41 @@ def check_against_toolkit(workspace: Workspace, scores: Mapping[str, Score]) -> 
                     "toolkit; report this with the workspace's results folder"
                 )
     return largest
+
+
+def write_report(
+    out: Path,
+    workspace: Workspace,
+    scores: Mapping[str, Score],
+    table: Table,
+    warnings: list[str],
+) -> Path:
+    """Writes ``out/report.html`` and its curves as PDF and PNG.
+
+    Args:
+        table: that of `figures_table`.
+        warnings: where the figures do not mean what they seem to.
+
+    Returns:
+        The page. It needs no other file and no network.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    plots = curves(scores)
+    tables = "".join(map(table_html, sequence_tables(workspace, scores)))
+    sections = [
+        section("Scores", table_html(table, len(scores)) + notes_html(warnings)),
+        section("Curves", plots_html(plots)),
+        section("Sequences", tables),
+    ]
+    write_page(out / "report.html", f"{workspace.directory.name}: {', '.join(scores)}", sections)
+    write_figures(out, plots)
+    return out / "report.html"
+
+
+def curves(scores: Mapping[str, Score]) -> list[Plot]:
+    """Expected average overlap by the number of frames, or the curves of the long-term protocol."""
+    overlaps = {name: score.expected_overlaps for name, score in scores.items()}
+    if all(curve is not None for curve in overlaps.values()):
+        lines = {name: (np.arange(len(curve)), curve) for name, curve in overlaps.items()}
+        return [Plot("eao", "frames", "expected average overlap", lines)]
+    return long_term_plots({name: score.long_term for name, score in scores.items()})

@@ -8,7 +8,6 @@ its files are whole.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ltr_ext.admin.files import atomic_write
+from ltr_ext.dataset.annotation import read_flags
 from pytracking_ext.evaluation.loading import read_result_boxes
 from srft_plugin.errors import UserError
 
@@ -36,11 +37,14 @@ def runs_of(sequence: Path, multistart: bool) -> list[Run]:
     """The runs that a protocol makes on a sequence folder of a workspace.
 
     Long-term: one from the first frame. Multistart: forward ones (anchor > 0) before backward ones.
+
+    Raises:
+        UserError: the folder states no length, or its anchors cannot be read.
     """
     length = sequence_length(sequence)
     if not multistart:
         return [Run(f"{sequence.name}_001", range(length))]
-    anchors = [float(line) for line in (sequence / "anchor.value").read_text().split()]
+    anchors = read_flags(sequence / "anchor.value")
     name = f"{sequence.name}_%08d"
     forward = [Run(name % i, range(i, length)) for i, value in enumerate(anchors) if value > 0]
     backward = [Run(name % i, range(i, -1, -1)) for i, value in enumerate(anchors) if value < 0]
@@ -122,6 +126,9 @@ def write_run(
         folder: made if needed.
         boxes: (N, 4) xywh; the first row, the given box, is not stored.
         properties: N values each, None for a frame without.
+
+    Raises:
+        UserError: the folder cannot be written to.
     """
     regions = [RECTANGLE.pack(1, *box) for box in boxes[1:]]
     files = {
@@ -131,11 +138,8 @@ def write_run(
         for key, values in properties.items()
     }
     files[f"{run.name}.bin"] = b"".join((HEADER.pack(1, len(boxes)), INITIALIZATION, *regions))
-    folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
-        partial = folder / f".{name}.{os.getpid()}"
-        partial.write_bytes(data)
-        partial.replace(folder / name)
+        atomic_write(folder / name, lambda partial, data=data: partial.write_bytes(data))
 
 
 def run_files(folder: Path, run: Run) -> list[Path]:

@@ -18,12 +18,14 @@ from vot.analysis import AnalysisProcessor, Measure
 from vot.analysis.processor import AnalysisError
 from vot.utilities import ThreadPoolExecutor
 
+from pytracking_ext.evaluation.datasets import Shard, part
 from srft_plugin.errors import UserError
 
-from .guard import WHOLE, Shard, claim_results, evaluation_lock
+from .guard import WHOLE, claim_results, evaluation_lock
+from .jobs import run_tasks
 from .results import Run, is_done, runs_of, sequence_length
 from .toolkit import toolkit_workspace
-from .worker import STAGING, Outcome, Task, run_tasks
+from .worker import STAGING, Outcome, Task
 from .workspace import Workspace, open_workspace, results_folder, tracker_settings
 
 Progress = Callable[[Outcome], None]
@@ -49,13 +51,14 @@ def evaluate(
     Args:
         workspace: folder made by `create_workspace`.
         trackers: names in trackers.ini; default all.
-        jobs: sequences at the same time, each with a tracker process of its own. A script that
-            asks for several needs ``if __name__ == "__main__":``, as for all of multiprocessing.
-        shard: (i, n) runs the i-th of n parts of the sequences, i from 1.
+        jobs: processes that share the sequences and the cores. A script that asks for several
+            needs ``if __name__ == "__main__":``, as for all of multiprocessing.
+        shard: the part of the sequences to run.
         gpus: indices for CUDA_VISIBLE_DEVICES, given to the jobs in turn.
         force: discard existing results.
         adopt: keep results that carry no record of their checkpoint.
-        in_process: without TraX, ``batch`` runs in each network call, ``jobs`` threads that read.
+        in_process: without TraX, in every job ``batch`` runs in each network call.
+        batch: runs in a network call, with ``in_process``.
         progress: called after each sequence.
 
     Returns:
@@ -76,14 +79,8 @@ def evaluate(
                 for path in results_folder(workspace, name).glob(f"{STAGING}*"):
                     shutil.rmtree(path)
         tasks = [Task(name, sequence, force) for name in names for sequence in sequences]
-        if in_process:
-            from .inprocess import run_in_process  # imports torch, which TraX runs do without
-
-            finished = run_in_process(workspace, tasks, batch, threads=max(2, jobs))
-        else:
-            finished = run_tasks(workspace, tasks, jobs, gpus)
         try:
-            for outcome in finished:
+            for outcome in run_tasks(workspace, tasks, jobs, gpus, batch if in_process else None):
                 outcomes.append(outcome)
                 if progress is not None:
                     progress(outcome)
@@ -95,12 +92,8 @@ def evaluate(
 
 def part_of(workspace: Workspace, shard: Shard) -> list[str]:
     """The sequences of a shard, longest first, of about the same length in each."""
-    index, count = shard
-    if not 1 <= index <= count:
-        raise UserError(f"shard {index}/{count}: expected i/n with i from 1 to n, such as 1/4")
     folder = workspace.directory / "sequences"
-    by_length = sorted(workspace.sequences, key=lambda name: -sequence_length(folder / name))
-    return by_length[index - 1 :: count]
+    return part(workspace.sequences, shard, lambda name: sequence_length(folder / name))
 
 
 def analyse(

@@ -31,11 +31,15 @@ class Score:
         figures: over all sequences.
         per_sequence: by sequence; Pr, Re and F at the threshold that is best over all sequences.
         warnings: where a figure does not mean what it seems to, one line each.
+        long_term: what precision-recall curves are drawn from; None for multistart.
+        expected_overlaps: (high,) by the number of frames; None for the long-term protocol.
     """
 
     figures: dict[str, float]
     per_sequence: dict[str, dict[str, float]]
     warnings: list[str] = field(default_factory=list)
+    long_term: metrics.LongTermScore | None = None
+    expected_overlaps: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ def long_term(runs: Mapping[str, TrackedRun]) -> Score:
             for name, row in zip(runs, per_sequence, strict=True)
         },
         warnings=_confidence_warnings(runs),
+        long_term=result,
     )
 
 
@@ -129,6 +134,7 @@ def multistart(
         name: sum(run.overlaps[: _survived(run)].sum() for run in group)
         for name, group in runs.items()
     }
+    curve = expected_overlaps(flat, high)
     weights = np.array([lengths[name] for name in runs])
     shares = np.array([kept[name] / frames[name] for name in runs])
 
@@ -137,24 +143,25 @@ def multistart(
 
     return Score(
         figures={
-            "EAO": expected_overlap(flat, low, high),
+            "EAO": float(curve[low:].mean()),
             "A": accuracy(sum(gained.values()), sum(kept.values())),
             "R": float(weights @ shares / weights.sum()),
         },
         per_sequence={
             name: {
-                "EAO": expected_overlap(runs[name], low, high),
+                "EAO": float(expected_overlaps(runs[name], high)[low:].mean()),
                 "A": accuracy(gained[name], kept[name]),
                 "R": kept[name] / frames[name],
             }
             for name in runs
         },
         warnings=_length_warnings(flat, low, high),
+        expected_overlaps=curve,
     )
 
 
-def expected_overlap(runs: Sequence[TrackedRun], low: int, high: int) -> float:
-    """EAO of runs: the mean of the expected overlap at lengths ``low`` to ``high`` - 1."""
+def expected_overlaps(runs: Sequence[TrackedRun], high: int) -> np.ndarray:
+    """(high,) mean overlap of runs cut to each length from 0 to ``high`` - 1."""
     total, count = np.zeros(high), np.zeros(high)
     for run in runs:
         survived = _survived(run)
@@ -170,8 +177,7 @@ def expected_overlap(runs: Sequence[TrackedRun], low: int, high: int) -> float:
         means = np.divide(padded.cumsum(), divisor, out=np.zeros(high), where=divisor > 0)
         total[1:reach] += means[1:reach]
         count[1:reach] += 1
-    curve = np.divide(total, count, out=np.zeros(high), where=count > 0)
-    return float(curve[low:].mean())
+    return np.divide(total, count, out=np.zeros(high), where=count > 0)
 
 
 def _survived(run: TrackedRun) -> int:

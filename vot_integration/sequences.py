@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from ltr_ext.dataset.annotation import read_flags, read_names
 from srft_plugin.errors import UserError
 
 SUFFIXES = (".jpg", ".png")  # all that the toolkit accepts
@@ -26,8 +27,7 @@ def find_sequences(root: Path) -> list[Path]:
         raise UserError(f"{root} is not a folder; give the folder that holds the sequence folders")
     listed = root / "list.txt"
     if listed.is_file():
-        names = [line.strip() for line in listed.read_text().splitlines() if line.strip()]
-        folders = [root / name for name in names]  # an absolute name stays absolute
+        folders = [root / name for name in read_names(listed)]  # absolute ones stay absolute
     else:
         folders = sorted(path for path in root.iterdir() if (path / "color").is_dir())
     missing = [path.name for path in folders if not path.is_dir()]
@@ -126,7 +126,8 @@ def ground_truth_lines(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path} is missing; expected one x,y,width,height line per frame")
     lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip().splitlines(), 1):
+    text = path.read_text(encoding="utf-8", errors="replace")  # what is no text is no number
+    for number, line in enumerate(text.rstrip().splitlines(), 1):
         fields = line.replace(",", " ").replace("\t", " ").split()
         try:
             values = [float(field) for field in fields]
@@ -189,10 +190,10 @@ def _check_anchors(source: Path, lines: list[str], length: int) -> None:
             "number per frame). It comes with the annotations that the toolkit downloads; for a "
             "data set without it, use --benchmark depthtrack"
         )
-    anchors = [float(line) for line in path.read_text().split()]
+    anchors = read_flags(path)
     if len(anchors) > length:
         raise UserError(f"{path} has {len(anchors)} values, the sequence has {length} frames")
-    if not any(anchors):
+    if not anchors.any():
         raise UserError(f"{path} names no anchor: all {len(anchors)} values are 0")
     hidden = [
         index
@@ -206,7 +207,7 @@ def _check_anchors(source: Path, lines: list[str], length: int) -> None:
 def _frame_rate(source: Path) -> str:
     """The user's ``fps``, else the toolkit's default."""
     path = source / "sequence"
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         key, _, value = line.partition("=")
         if key.strip() == "fps":
             return value.strip()

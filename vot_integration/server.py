@@ -7,6 +7,7 @@ Environment, written into trackers.ini by `vot_integration.workspace`:
                       and ``track`` as `SRFTTracker` has them
     SRFT_CHECKPOINT   weights; unset: those that the parameters name
     SRFT_DEVICE       torch device
+    SRFT_PRECISION    number format of the engine; unset: the network as it is
     SRFT_CHANNEL      auxiliary channel, ``depth`` or ``ir``
 
 One process serves any number of sequences. It announces no ``vot`` metadata, for the toolkit would
@@ -29,20 +30,18 @@ from trax.image import Image, ImageChannel
 from trax.server import Server
 
 from .answers import Box, reportable
+from .parameters import load_parameters
 
 
 def load_tracker(environment: Mapping[str, str]) -> Any:
     """The tracker that the ``SRFT_*`` variables name, with its network loaded."""
-    name = environment["SRFT_TRACKER"]
-    checkpoint = environment.get("SRFT_CHECKPOINT")
-    device = environment.get("SRFT_DEVICE", "cpu")
-    if ":" in name:
-        module, _, factory = name.partition(":")
-        return getattr(importlib.import_module(module), factory)(checkpoint, device)
-    from pytracking_ext.parameter import srft
+    module, separator, factory = environment["SRFT_TRACKER"].partition(":")
+    if separator:
+        create = getattr(importlib.import_module(module), factory)
+        return create(environment.get("SRFT_CHECKPOINT"), environment.get("SRFT_DEVICE", "cpu"))
     from pytracking_ext.tracker.srft import SRFTTracker
 
-    return SRFTTracker(srft.load(name, checkpoint=checkpoint, device=device))
+    return SRFTTracker(load_parameters(environment))
 
 
 class Session:

@@ -1,20 +1,20 @@
-"""Runs sequences with tracker processes, one after the other or several at a time."""
+"""Runs sequences with a tracker process that stays."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from vot.tracker import TrackerException
+
+from ltr_ext.admin.files import write_text
 
 from .results import is_done, run_files, runs_of
 from .toolkit import KeptRuntime, ResultsStorage, StagedResults, toolkit_workspace
@@ -49,82 +49,6 @@ class Outcome:
     seconds: float
     rgb_only: int = 0
     error: str | None = None
-
-
-def run_tasks(
-    workspace: Workspace, tasks: Sequence[Task], jobs: int = 1, gpus: Sequence[str] = ()
-) -> Iterator[Outcome]:
-    """Runs all tasks and yields what became of each as soon as it is known.
-
-    With several jobs, each is a process that is handed the next task when it has finished one. For
-    a job that dies a new one is started; its task has failed.
-    """
-    jobs = max(1, jobs)
-    if jobs == 1 and not gpus:
-        with Worker(workspace) as worker:
-            yield from map(worker.run, tasks)
-        return
-    environments = [_environment(index, jobs, gpus) for index in range(min(jobs, len(tasks)))]
-    waiting, busy = list(reversed(tasks)), {}
-    idle = [_Job(workspace, environment) for environment in environments]
-    try:
-        while idle or busy:
-            while idle:
-                job = idle.pop()
-                if waiting:
-                    busy[job.connection] = (job, waiting.pop())
-                    job.connection.send(busy[job.connection][1])
-                else:
-                    job.stop()
-            for connection in wait(list(busy)) if busy else ():
-                job, task = busy.pop(connection)
-                try:
-                    outcome = connection.recv()
-                except EOFError:
-                    error = f"the evaluation process died (exit code {job.stop()})"
-                    outcome = Outcome(task.tracker, task.sequence, 0, 0.0, error=error)
-                    job = _Job(workspace, job.environment)
-                idle.append(job)
-                yield outcome
-    finally:
-        for job in [*idle, *(job for job, _ in busy.values())]:
-            job.stop()
-
-
-def _environment(index: int, jobs: int, gpus: Sequence[str]) -> dict[str, str]:
-    """Variables of job ``index``: its share of the cores, unless the user has said, and its GPU."""
-    variables = {}
-    if "OMP_NUM_THREADS" not in os.environ:
-        variables["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-    if gpus:
-        variables["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
-    return variables
-
-
-class _Job:
-    """A process that runs the tasks sent through ``connection`` and sends their outcomes back."""
-
-    def __init__(self, workspace: Workspace, environment: dict[str, str]) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks
-        self.environment = environment
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_job, args=(theirs, workspace, environment))
-        self._process.start()
-        theirs.close()
-
-    def stop(self) -> int | None:
-        """Lets the process end after its present task; its exit code."""
-        self.connection.close()
-        self._process.join()
-        return self._process.exitcode
-
-
-def _job(connection: Connection, workspace: Workspace, environment: dict[str, str]) -> None:
-    """Body of a job process: runs what it is sent until the other end is closed."""
-    os.environ.update(environment)
-    with Worker(workspace) as worker, contextlib.suppress(EOFError, BrokenPipeError):
-        while True:
-            connection.send(worker.run(connection.recv()))
 
 
 class Worker:
@@ -201,8 +125,7 @@ class Worker:
         self._stop()
         if failure.log:
             folder = self.workspace.directory / "logs"
-            folder.mkdir(exist_ok=True)
-            (folder / f"{task.tracker}_{task.sequence}.log").write_text(failure.log)
+            write_text(folder / f"{task.tracker}_{task.sequence}.log", failure.log)
         return str(failure).removeprefix("Server terminated the session: ")
 
 

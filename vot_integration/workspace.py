@@ -10,7 +10,6 @@ W/results/        TRACKER/EXPERIMENT/SEQUENCE/...
 from __future__ import annotations
 
 import configparser
-import difflib
 import os
 import re
 import shlex
@@ -19,9 +18,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from srft_plugin.errors import UserError
+from ltr_ext.admin.files import write_text
+from srft_plugin.errors import UserError, unknown
 
+from .parameters import checked_weights
 from .sequences import find_sequences, link_sequence
 
 PACKAGES = Path(__file__).resolve().parent.parent  # the folder that holds vot_integration
@@ -76,6 +78,7 @@ def create_workspace(
     name: str | None = None,
     timeout: int = 120,
     paths: Sequence[str | Path] = (),
+    precision: str | None = None,
 ) -> Workspace:
     """Creates a workspace with one tracker, or adds a tracker to the workspace of the same data.
 
@@ -90,19 +93,20 @@ def create_workspace(
         name: the tracker's name in results and reports; default: ``tracker_param``.
         timeout: seconds that the toolkit waits for one frame before it kills the tracker.
         paths: folders put on the tracker's module path (the toolkit overwrites PYTHONPATH).
+        precision: runs the network in the engine, in this number format.
 
     Raises:
         UserError: unusable data, unknown benchmark or parameter name, missing checkpoint, a name
             taken by another tracker, or ``directory`` holding something else.
     """
     if benchmark not in BENCHMARKS:
-        raise UserError(f"unknown benchmark {benchmark!r}; choose from {', '.join(BENCHMARKS)}")
+        raise unknown("benchmark", benchmark, BENCHMARKS)
     protocol = BENCHMARKS[benchmark]
     directory, root = Path(directory).resolve(), Path(sequences).resolve()
     name = name or re.sub(r"[^A-Za-z0-9_-]+", "-", tracker_param)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise UserError(f"tracker name {name!r}: only letters, digits, - and _ are possible")
-    checkpoint = _checked_weights(tracker_param, checkpoint)
+    checkpoint = checked_weights(tracker_param, checkpoint, precision)
     folders = find_sequences(root)
     if (directory / "config.yaml").exists():
         workspace = open_workspace(directory)
@@ -116,7 +120,7 @@ def create_workspace(
     else:
         channel, warnings = _write_workspace(directory, folders, protocol)
     section = _tracker_section(
-        name, tracker_param, checkpoint, device, channel, timeout, [PACKAGES, *paths]
+        name, tracker_param, checkpoint, device, precision, channel, timeout, [PACKAGES, *paths]
     )
     _add_tracker(directory / "trackers.ini", name, section)
     return replace(open_workspace(directory), warnings=tuple(warnings))
@@ -128,17 +132,15 @@ def open_workspace(directory: str | Path) -> Workspace:
     Raises:
         UserError: ``directory`` is none, or files in it are missing.
     """
-    import yaml  # comes with the toolkit, which the packages below this one do without
-
     directory = Path(directory).resolve()
-    config = directory / "config.yaml"
-    if not config.is_file():
-        raise UserError(f"{directory} is no workspace (no config.yaml); `srft vot init` makes one")
-    stack = yaml.safe_load(config.read_text(encoding="utf-8")).get("stack")
+    stack = read_config(directory).get("stack")
     benchmark = next((b for b in BENCHMARKS.values() if b.stack == stack), None)
     if benchmark is None:
         known = ", ".join(sorted({b.stack for b in BENCHMARKS.values()}))
-        raise UserError(f"{config}: stack {stack!r} is not one of {known}; run `srft vot init`")
+        raise UserError(
+            f"{directory / 'config.yaml'}: stack {stack!r} is not one of {known}; run "
+            "`srft vot init`"
+        )
     listing = directory / "sequences" / "list.txt"
     for path in (listing, directory / stack, directory / "trackers.ini"):
         if not path.is_file():
@@ -149,6 +151,26 @@ def open_workspace(directory: str | Path) -> Workspace:
         sequences=tuple(listing.read_text(encoding="utf-8").split("\n")[:-1]),
         trackers=tuple(_read_ini(directory / "trackers.ini").sections()),
     )
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The toolkit's settings in ``config.yaml``.
+
+    Raises:
+        UserError: ``directory`` has no such file, or it is no YAML mapping.
+    """
+    import yaml  # comes with the toolkit, which the packages below this one do without
+
+    path = directory / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{directory} is no workspace (no config.yaml); `srft vot init` makes one")
+    try:
+        config = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: found {config!r:.80}, expected `registry: ...` and `stack: ...`")
+    return config
 
 
 def results_folder(workspace: Workspace, tracker: str) -> Path:
@@ -173,13 +195,19 @@ def tracker_settings(workspace: Workspace, name: str) -> dict[str, str]:
         UserError: there is no such tracker.
     """
     if name not in workspace.trackers:
-        near = difflib.get_close_matches(name, workspace.trackers, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(
-            f"no tracker {name!r} in {workspace.directory / 'trackers.ini'}, which has "
-            f"{', '.join(workspace.trackers)}{hint}"
-        )
+        raise unknown("tracker", name, workspace.trackers)
     return dict(_read_ini(workspace.directory / "trackers.ini")[name])
+
+
+def tracker_environment(workspace: Workspace, name: str) -> dict[str, str]:
+    """The ``SRFT_*`` variables of a tracker, as its server finds them.
+
+    Raises:
+        UserError: there is no such tracker.
+    """
+    settings = tracker_settings(workspace, name)
+    prefix = "env_srft_"
+    return {k[4:].upper(): value for k, value in settings.items() if k.startswith(prefix)}
 
 
 def _write_workspace(
@@ -227,6 +255,7 @@ def _tracker_section(
     tracker_param: str,
     checkpoint: str | Path | None,
     device: str,
+    precision: str | None,
     channel: str,
     timeout: int,
     paths: Sequence[str | Path],
@@ -242,6 +271,8 @@ def _tracker_section(
         "env_SRFT_DEVICE": device,
         "env_SRFT_CHANNEL": channel,
     }
+    if precision is not None:
+        settings["env_SRFT_PRECISION"] = precision
     if checkpoint is not None:
         checkpoint = Path(checkpoint).resolve()
         if not checkpoint.is_file():
@@ -257,7 +288,7 @@ def _add_tracker(path: Path, name: str, section: str) -> None:
     old = _read_ini(path)
     if name not in old:
         text = path.read_text(encoding="utf-8")
-        path.write_text(text + ("\n" if text else "") + section, encoding="utf-8", newline="\n")
+        write_text(path, text + ("\n" if text else "") + section)
     elif dict(old[name]) != dict(new[name]):
         raise UserError(
             f"{path} has a tracker {name!r} with other settings; choose another name, or remove "
@@ -277,16 +308,3 @@ def _read_ini(path: Path) -> configparser.ConfigParser:
 def _auxiliary(directory: Path) -> str:
     description = next((directory / "sequences").glob("*/sequence")).read_text(encoding="utf-8")
     return "ir" if "channels.ir=" in description else "depth"
-
-
-def _checked_weights(tracker_param: str, checkpoint: str | Path | None) -> str | Path | None:
-    """The checkpoint to write down: the given one, or what the name of a training stands for now.
-
-    A training's name means its newest network, which may be another one tomorrow.
-    """
-    if ":" in tracker_param:
-        return checkpoint
-    from pytracking_ext.parameter import srft  # imports torch
-
-    parameters = srft.load(tracker_param, checkpoint)
-    return checkpoint if tracker_param in srft.module_names() else parameters.checkpoint

@@ -1,6 +1,7 @@
 """`srft vot` from the command line, by the trackers of `fake_tracker`."""
 
 import argparse
+import json
 
 import pytest
 
@@ -42,12 +43,24 @@ def test_from_data_to_figures(srft, data_set, tmp_path):
     status, out, err = srft("score", directory)
     assert status == 0
     assert "largest difference 0." in out
-    (paper,) = [line for line in out.splitlines() if line.startswith("paper: SRFT, OSTrack-B256")]
-    assert paper.split()[-3:] == ["64.7", "65.4", "65.1"]
+    assert "all 50 sequences of depthtrack; here are 3." in out
     assert "fake_tracker-still, per sequence" in out
     warnings = err.splitlines()
     assert len(warnings) == 2 and all("only 72 frames" in warning for warning in warnings)
 
+    status, out, _ = srft("score", directory, "--json")
+    table, *per_sequence = json.loads(out)
+    assert [row["tracker"] for row in table["rows"][:2]] == ["blob", "fake_tracker-still"]
+    assert [len(sequences["rows"]) for sequences in per_sequence] == [3, 3]
+
+    status, out, _ = srft("report", directory)
+    assert (status, out) == (0, f"report: {directory}/reports/report.html\n")
+    text = (directory / "reports" / "report.html").read_text()
+    assert f"<td>blob</td><td>{table['rows'][0]['Pr']:.1f}</td>" in text
+    assert "only 72 frames" in text and text.count('<path class="line') == 4  # two plots
+    assert (directory / "reports" / "precision_recall.pdf").is_file()
+
+    assert srft("doctor", directory, "--json")[:2] == (0, "[]\n")
     status, out, _ = srft("doctor", directory)
     assert (status, out) == (0, f"{directory}: nothing to complain about\n")
     truth = directory / "sequences" / "a" / "groundtruth.txt"
@@ -76,7 +89,7 @@ def test_in_process_is_for_srft_trackers(srft, data_set, tmp_path):
         srft("evaluate", directory, "--in-process")
 
 
-@pytest.mark.parametrize("text", ["1", "a/b", "1/"])
+@pytest.mark.parametrize("text", ["1", "a/b", "1/", "3/2"])
 def test_shards_are_written_i_of_n(srft, text):
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match=f"no shard '{text}'; expected i/n"):
         srft("evaluate", "somewhere", "--shard", text)

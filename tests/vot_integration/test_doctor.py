@@ -24,6 +24,10 @@ def remove(path: str):
     return lambda directory: (directory / path).unlink()
 
 
+def no_text(path: str):
+    return lambda directory: (directory / path).write_bytes(b"\xff\xfea\x00\n\x00")
+
+
 INI, LIST, TRUTH = "trackers.ini", "sequences/list.txt", "sequences/a/groundtruth.txt"
 SEQUENCE = "sequences/a/sequence"
 TRAPS = [
@@ -46,7 +50,10 @@ TRAPS = [
     (replace(LIST, "a\n", "a\r\n"), "Windows line ends"),
     (replace(LIST, "c\n", "c\n\n"), "no blank line"),
     (replace(LIST, "c\n", "c\nd\n"), "names d, which"),
+    (no_text(LIST), "which"),
     (remove(SEQUENCE), "no `sequence` file"),
+    (no_text(SEQUENCE), "must name channels.color and"),
+    (no_text(TRUTH), "groundtruth.txt, line 1: found"),
     (replace(SEQUENCE, "depth/%08d.png", "depth"), "means depth/%08d.jpg"),
     (replace(SEQUENCE, "channels.depth=depth/%08d.png\n", ""), "must name channels.color and"),
     (replace(SEQUENCE, "length=20", "length=25"), "F becomes 0"),
@@ -93,4 +100,10 @@ def test_results_and_cache(make_workspace):
 
 def test_no_workspace(tmp_path):
     with pytest.raises(UserError, match="no workspace"):
+        diagnose(tmp_path)
+    (tmp_path / "config.yaml").write_text("registry: [")
+    with pytest.raises(UserError, match="config.yaml is no YAML: while parsing"):
+        diagnose(tmp_path)
+    (tmp_path / "config.yaml").write_text("votrgbd2021\n")
+    with pytest.raises(UserError, match="found 'votrgbd2021', expected `registry"):
         diagnose(tmp_path)

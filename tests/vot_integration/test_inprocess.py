@@ -1,6 +1,7 @@
 """The run without TraX gives the files of the run with it; with a real network, random weights."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import torch
 
 from ltr_ext.models.checkpoint import save_network
 from ltr_ext.models.registry import build_network
+from srft_plugin.errors import UserError
 from vot_integration.results import read_run
 from vot_integration.runner import all_runs, evaluate
 from vot_integration.score import score
-from vot_integration.workspace import create_workspace
+from vot_integration.server import load_tracker
+from vot_integration.workspace import create_workspace, tracker_environment, tracker_settings
 
 from .conftest import write_data_set
 from .test_runner import result_files
@@ -51,6 +54,9 @@ def test_equal_to_trax(workspace):
     assert counts["a"] == 0 < counts["b"]
     assert sorted(o.frames for o in outcomes) == sorted(o.frames for o in by_trax)
 
+    evaluate(workspace, force=True, in_process=True, batch=1, jobs=2)
+    assert result_files(workspace, "tiny") | marks == files
+
     # Runs that share a network call differ in the last digits of its sums.
     evaluate(workspace, force=True, in_process=True, batch=4)
     for (box, confidence), (batched, confidences) in zip(
@@ -67,3 +73,28 @@ def test_only_missing_runs_are_made(workspace):
     (folder / f"{run.name}.bin").unlink()
     outcomes = evaluate(workspace, in_process=True)
     assert {o.sequence: o.frames for o in outcomes} == {"a": len(run.frames) - 1, "b": 0}
+
+
+def test_a_tracker_in_reduced_precision(workspace, tmp_path):
+    settings = tracker_settings(workspace, "tiny")
+    source = next((workspace.directory / "sequences").glob("*/color")).resolve().parent.parent
+    both = create_workspace(
+        workspace.directory,
+        source,
+        "tiny",
+        checkpoint=settings["env_srft_checkpoint"],
+        benchmark="vot-rgbd2022",
+        name="half",
+        precision="bfloat16",
+    )
+    evaluate(both, ["tiny", "half"], in_process=True)
+    assert load_tracker(tracker_environment(both, "half")).params.precision == "bfloat16"
+    for folder, run in all_runs(both, "half"):
+        boxes, _ = read_run(folder, run)
+        exact, _ = read_run(Path(str(folder).replace("/half/", "/tiny/")), run)
+        assert 0 < np.abs(boxes[1] - exact[1]).max() < 0.1
+
+
+def test_what_a_job_cannot_do_is_said_here(make_workspace):
+    with pytest.raises(UserError, match="blob is no SRFT tracker"):
+        evaluate(make_workspace(), in_process=True, gpus=["0"])  # in a process of its own

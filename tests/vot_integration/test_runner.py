@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pytracking_ext.evaluation.datasets import Shard
 from srft_plugin.errors import UserError
 from vot_integration.guard import evaluation_lock
 from vot_integration.results import read_run, write_run
@@ -166,15 +167,14 @@ def test_jobs_and_shards_give_the_same_files(make_workspace, benchmark):
     one = result_files(workspace)
     evaluate(workspace, jobs=2, force=True)
     assert result_files(workspace) == one
-    parts = [part_of(workspace, (index, 2)) for index in (1, 2)]
+    halves = Shard(1, 2), Shard(2, 2)
+    parts = [part_of(workspace, half) for half in halves]
     assert sorted(parts[0] + parts[1]) == ["a", "b", "c"]
     for path in workspace.directory.rglob("*.bin"):
         path.unlink()
-    for index in (1, 2):
-        assert len(evaluate(workspace, shard=(index, 2))) == len(parts[index - 1])
+    for half, sequences in zip(halves, parts, strict=True):
+        assert len(evaluate(workspace, shard=half)) == len(sequences)
     assert result_files(workspace) == one
-    with pytest.raises(UserError, match="expected i/n"):
-        evaluate(workspace, shard=(3, 2))
 
 
 def test_a_job_that_dies_is_a_failure(make_workspace):
@@ -202,7 +202,11 @@ def test_results_of_another_checkpoint_are_not_mixed(make_workspace, tmp_path):
 def test_results_without_a_record(make_workspace):
     workspace = make_workspace()
     evaluate(workspace)
-    (workspace.directory / "results" / "blob" / "srft.json").unlink()
+    record = workspace.directory / "results" / "blob" / "srft.json"
+    record.write_text(record.read_text()[:10])
+    with pytest.raises(UserError, match="srft.json is damaged"):
+        evaluate(workspace)
+    record.unlink()
     with pytest.raises(UserError, match="do not say which checkpoint"):
         evaluate(workspace)
     assert not any(outcome.frames for outcome in evaluate(workspace, adopt=True))
@@ -214,12 +218,12 @@ def test_one_evaluation_at_a_time(make_workspace):
         with pytest.raises(UserError, match="another evaluation of .* is running"):
             evaluate(workspace)
         with pytest.raises(UserError, match="another evaluation of .* is running"):
-            evaluate(workspace, shard=(1, 2))
-    with evaluation_lock(workspace, (1, 2)), evaluation_lock(workspace, (2, 2)):
+            evaluate(workspace, shard=Shard(1, 2))
+    with evaluation_lock(workspace, Shard(1, 2)), evaluation_lock(workspace, Shard(2, 2)):
         with pytest.raises(UserError, match="is running"):
             evaluate(workspace)
         with pytest.raises(UserError, match="is running"):
-            evaluate(workspace, shard=(1, 2))
+            evaluate(workspace, shard=Shard(1, 2))
 
 
 KILLED = """

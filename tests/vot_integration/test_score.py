@@ -1,15 +1,17 @@
 """The independent implementation of both protocols against the toolkit, on random results."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from srft_plugin.errors import UserError
-from vot_integration.report import TOLERANCE, check_against_toolkit, figures_table
+from vot_integration.report import TOLERANCE, check_against_toolkit, curves, figures_table
 from vot_integration.results import write_run
 from vot_integration.runner import all_runs, analyse
-from vot_integration.score import Score, TrackedRun, expected_overlap, score
+from vot_integration.score import Score, TrackedRun, expected_overlaps, score
 from vot_integration.workspace import Workspace
 
 
@@ -81,6 +83,9 @@ def run_with(overlaps: list[float]) -> TrackedRun:
 
 
 def test_expected_overlap_by_hand():
+    def expected_overlap(runs, low, high):
+        return expected_overlaps(runs, high)[low:].mean()
+
     whole = run_with([0, 0.6, 0.6, 0.6, 0.6])
     assert expected_overlap([whole], 2, 4) == pytest.approx(0.6)
     assert expected_overlap([whole], 4, 6) == pytest.approx(0.3)  # no run has 5 frames after it
@@ -119,6 +124,18 @@ def test_a_wrong_figure_is_noticed(make_workspace):
         check_against_toolkit(workspace, {"blob": Score(wrong, {})})
 
 
+def test_the_report_draws_the_expected_overlap(make_workspace):
+    workspace = make_workspace(benchmark="vot-rgbd2022")
+    set_eao_range(workspace, 5, 20)
+    write_results(workspace, seed=0, confidences=2)
+    found = score(workspace, "blob")
+    (plot,) = curves({"blob": found})
+    frames, overlaps = plot.lines["blob"]
+    assert len(frames) == len(overlaps) == 20
+    assert np.mean(overlaps[5:]) == found.figures["EAO"]
+    assert overlaps[0] == 0 and 0 < overlaps[1:].min() < overlaps.max() < 1
+
+
 def test_missing_results_are_refused(make_workspace):
     workspace = make_workspace()
     with pytest.raises(UserError, match=r"a_001\.bin is missing"):
@@ -127,7 +144,10 @@ def test_missing_results_are_refused(make_workspace):
 
 def test_the_paper_stands_beside(make_workspace):
     workspace = make_workspace(benchmark="vot-rgbd2022")
-    table = figures_table(workspace, {"blob": Score({"EAO": 0.5, "A": 0.6, "R": 0.7}, {})})
-    rows = dict(table.rows)
-    assert rows["blob"] == [50, 60, 70]
-    assert rows["paper: SRFT, OSTrack-B256"] == [74.1, 82.1, 88.8]  # EAO, Acc, Rob of Table II
+    found = {"blob": Score({"EAO": 0.5, "A": 0.6, "R": 0.7}, {})}
+    table = figures_table(workspace, found)
+    assert table.rows == [("blob", [50, 60, 70])]
+    assert "all 127 sequences of vot_rgbd2022" in table.notes[0]
+    full = replace(workspace, sequences=tuple(map(str, range(127))))
+    rows = dict(figures_table(full, found).rows)
+    assert rows["SRFT (OSTrack-B256)"] == [74.1, 82.1, 88.8]  # EAO, Acc, Rob of Table II

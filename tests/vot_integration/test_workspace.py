@@ -117,6 +117,7 @@ def test_unusable_sequences_are_refused(tmp_path, make_workspace, spoil, message
     [
         (None, "anchor.value is missing"),
         ("0 0 0", "no anchor"),
+        ("1 0 yes", "anchor.value, line 3: 'yes' is not numbers"),
         ("1 0 0 0 0 0 1", "7 values, the sequence has 6"),
         ("0 1", "frame 2 is an anchor, but its box is absent"),
     ],
@@ -185,5 +186,5 @@ def test_missing_list_txt(make_workspace):
 
 
 def test_unknown_tracker_suggests_the_nearest(make_workspace):
-    with pytest.raises(UserError, match="did you mean blob"):
+    with pytest.raises(UserError, match="unknown tracker 'blop'; did you mean 'blob'"):
         tracker_settings(make_workspace(), "blop")
