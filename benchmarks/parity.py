@@ -4,7 +4,8 @@
 
 Golden values are read from the folder that SRFT_SHARED names (../shared by default); without them
 the error column stays empty. FLOPs are of one forward pass (a multiplication and an addition are
-two), by torch's counter. Time is processor time of forward and backward of one sample on one
+two), by torch's counter; those of layers leave out the products inside attention, as Table XII of
+the paper does. Time is processor time of forward, loss and backward of one training sample on one
 thread, the better of two, over that of ostrack256: a ratio, because machines differ.
 """
 
@@ -17,11 +18,13 @@ import time
 from pathlib import Path
 
 import torch
+from common import noise_batch  # beside this file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ltr_ext.models.registry import build_network, network_names
+from ltr_ext.actors.tracking import TrackingActor
+from ltr_ext.models.registry import build_network, network_names, network_spec
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SRFT_SHARED", ROOT.parent / "shared"))
@@ -33,9 +36,10 @@ def main() -> None:
     torch.set_num_threads(1)
     golden = _golden_module()
     reference = seconds(build_network(REFERENCE))
-    print("| network | max error | values (M) | without head (M) | GFLOPs | forward + backward |")
-    print("|---|---|---|---|---|---|")
-    for name in sys.argv[1:] or network_names():
+    print("| network | max error | values (M) | without head (M) | GFLOPs | of layers | time |")
+    print("|---|---|---|---|---|---|---|")
+    known = [name for name in network_names() if not network_spec(name).aux_only]
+    for name in sys.argv[1:] or known:
         error = "-"
         if name in golden.NETWORKS and SHARED.is_dir():
             error = f"{max(golden.golden_errors(SHARED, name).values()):.1e}"
@@ -45,8 +49,9 @@ def main() -> None:
             for part in ("", "_head.")
         )
         ratio = 1.0 if name == REFERENCE else seconds(network) / reference
+        every, layers = (number / 1e9 for number in flops(network))
         print(
-            f"| {name} | {error} | {total:.1f} | {total - head:.1f} | {flops(network) / 1e9:.1f} "
+            f"| {name} | {error} | {total:.1f} | {total - head:.1f} | {every:.1f} | {layers:.1f} "
             f"| {ratio:.2f} |",
             flush=True,
         )
@@ -56,24 +61,29 @@ def seconds(network: nn.Module) -> float:
     """Processor time of a forward and backward pass of one sample, the best of ``REPEATS``."""
     network.train()
     network.box_head.eval()  # batch statistics of one sample are none
+    actor, batch = TrackingActor(network), noise_batch(network.spec, 1)
     best = float("inf")
     for _ in range(REPEATS):
         start = time.process_time()
-        outputs = network(*_images(network, "cpu"))
-        sum(outputs[key].sum() for key in ("score_map", "size_map", "offset_map")).backward()
+        loss, _ = actor(batch)
+        loss.backward()
         best = min(best, time.process_time() - start)
     network.zero_grad()
     return best
 
 
-def flops(network: nn.Module) -> int:
-    """Of a forward pass in eval mode; counted on shapes, nothing is computed."""
+def flops(network: nn.Module) -> tuple[int, int]:
+    """Of a forward pass in eval mode, in all and of linear layers and convolutions alone.
+
+    Counted on shapes; nothing is computed.
+    """
     network = network.to("meta").eval()
     counter = FlopCounterMode(display=False)
     # The plain implementation of attention is made of products that the counter knows.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         network(*_images(network, "meta"))
-    return counter.get_total_flops()
+    attention = counter.get_flop_counts()["Global"].get(torch.ops.aten.bmm, 0)
+    return counter.get_total_flops(), counter.get_total_flops() - attention
 
 
 def _images(network: nn.Module, device: str) -> list[Tensor]:

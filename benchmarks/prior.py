@@ -10,12 +10,15 @@ Costs are in units of one forward and backward pass over the same samples.
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from common import noise_batch  # beside this file
 from torch import Tensor, nn
 
 from srft_plugin import Prior, estimate_prior, operation_groups
@@ -103,6 +106,7 @@ def accuracy() -> None:
     probes = {"method": "finite_difference", "probes": 100}
     methods = {
         "Lanczos, Hessian": {"method": "lanczos", "steps": 40},
+        "Lanczos, GGN": {"method": "lanczos", "steps": 40, "curvature": "ggn"},
         "empirical Fisher (default)": {"method": "fisher"},
         "Eq. 7, float64": probes,
         "Eq. 7, float32": probes | {"dtype": torch.float32},
@@ -157,31 +161,44 @@ def figure(path: str) -> None:
     plot.savefig(path)
 
 
-def cost(name: str, samples: int) -> None:
+def measured(run: Callable[[], object]) -> tuple[float, int]:
+    """Computing time of a run, and the largest resident memory of the process meanwhile (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts over
+    time_taken, _ = seconds(run)
+    (line,) = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return time_taken, int(line) * 1024
+
+
+def cost(name: str, samples: int, repeats: int) -> None:
     """Cost of the default estimate on a tracker, and of Eq. 7 by its number of forward passes."""
     from ltr_ext.actors.tracking import sample_loss
     from ltr_ext.models.registry import build_network
 
     network = build_network(name).eval()
-    spec, channels = network.spec, network.spec.in_channels
-    sizes = {"template": spec.template_size, "search": spec.search_size}
-    batch = {
-        key: torch.randint(0, 255, (samples, channels, size, size), dtype=torch.uint8)
-        for key, size in sizes.items()
-    }
-    batch |= {key + "_box": torch.rand(samples, 4) * 0.3 + 0.3 for key in sizes}
-    times = {"unit": [], "forward": [], "fisher": []}
-    for _ in range(3):
-        times["unit"].append(seconds(lambda: sample_loss(network, batch).sum().backward())[0])
-        network.zero_grad()
-        with torch.no_grad():
-            times["forward"].append(seconds(lambda: sample_loss(network, batch))[0])
-        times["fisher"].append(seconds(lambda: estimate_prior(network, sample_loss, [batch]))[0])
-    unit, forward, fisher = (min(values) for values in times.values())
+    batch = noise_batch(network.spec, samples)
+
+    def train() -> None:
+        sample_loss(network, batch).sum().backward()
+
+    @torch.no_grad()
+    def look() -> None:
+        sample_loss(network, batch)
+
+    def estimate() -> None:
+        estimate_prior(network, sample_loss, [batch], top_k=min(10, samples))
+
+    results: dict[str, list[tuple[float, int]]] = {"train": [], "look": [], "estimate": []}
+    for _ in range(repeats):
+        for run in (train, look, estimate):
+            network.zero_grad()
+            results[run.__name__].append(measured(run))
+    unit, forward, fisher = (min(t for t, _ in found) for found in results.values())
+    peak, _, fisher_peak = (min(m for _, m in found) for found in results.values())
     groups = len(operation_groups(network))
     probing = 2 * 100 * groups * forward
     print(f"{name}, {samples} samples, {groups} operations; unit {unit:.2f} s")
     print(f"empirical Fisher, exact: {fisher / unit:.2f} units")
+    print(f"peak memory: {fisher_peak / peak:.2f} x the unit's {peak / 2**30:.2f} GiB")
     print(
         f"Eq. 7, 100 probes each: {probing / unit:.0f} units, {probing / fisher:.0f} x the Fisher"
     )
@@ -192,11 +209,12 @@ def main() -> None:
     parser.add_argument("--figure", metavar="PNG")
     parser.add_argument("--cost", metavar="NETWORK")
     parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     if arguments.figure:
         figure(arguments.figure)
     elif arguments.cost:
-        cost(arguments.cost, arguments.samples)
+        cost(arguments.cost, arguments.samples, arguments.repeats)
     else:
         accuracy()
 

@@ -15,3 +15,17 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no reference data in {SHARED}; set SRFT_SHARED to a folder that has them")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> Path:
+    """File of an untrained RGB tracker, for what does not depend on how good it is."""
+    import torch
+
+    from ltr_ext.models.checkpoint import save_network
+    from ltr_ext.models.registry import build_network
+
+    torch.manual_seed(1)
+    file = tmp_path_factory.mktemp("base") / "base.safetensors"
+    save_network(build_network("ostrack_tiny"), file)
+    return file

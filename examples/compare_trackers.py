@@ -1,0 +1,30 @@
+"""Compares two networks on a data set: scores, intervals, and whether the difference is real.
+
+python examples/compare_trackers.py depthtrack data/DepthTrack A.safetensors B.safetensors
+"""
+
+import sys
+
+from pytracking_ext.analysis.conventions import convention
+from pytracking_ext.analysis.scoring import Prediction, score_benchmark
+from pytracking_ext.analysis.significance import differences
+from pytracking_ext.evaluation.datasets import open_test_set, read_sequences
+from pytracking_ext.evaluation.running import track_many
+from pytracking_ext.evaluation.scores import ground_truths
+from pytracking_ext.parameter.srft import from_checkpoint
+
+benchmark, root, *networks = sys.argv[1:]
+sequences, _ = read_sequences(open_test_set(benchmark, root))
+how = convention(benchmark)
+truths = ground_truths(sequences, how)
+scores = []
+for network in networks:
+    outcomes = track_many(sequences, from_checkpoint(network), batch=4)
+    predictions = {
+        sequence.name: Prediction(result.boxes, result.confidences) for sequence, result in outcomes
+    }
+    scores.append(score_benchmark(truths, predictions, how))
+    print(network, {metric: f"{100 * value:.1f}" for metric, value in scores[-1].total.items()})
+for metric, (low, high) in differences(*scores).items():
+    verdict = "real" if low * high > 0 else "not real"
+    print(f"{metric}: difference {100 * low:.1f} to {100 * high:.1f}, {verdict}")
