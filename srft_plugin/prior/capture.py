@@ -8,7 +8,7 @@ batch. What is used in any other way is differentiated sample by sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,17 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from srft_plugin.errors import UserError
-from srft_plugin.prior.entry import split_at_entries
+from srft_plugin.prior.entry import Graph, split_at_entries
 from srft_plugin.prior.layers import Call, layer_rule, widened
 
 LossFn = Callable[[nn.Module, Any], Tensor]
+Agree = Callable[[set[str]], set[str]]
 
 
 @dataclass
 class _Record:
-    """The calls of one layer in one forward pass."""
+    """The calls of one layer in one forward pass: inputs, and the nodes that made the outputs."""
 
     inputs: list[Tensor] = field(default_factory=list)
+    nodes: list[Any] = field(default_factory=list)
     output_gradients: dict[int, Tensor] = field(default_factory=dict)
 
     def calls(self) -> list[Call]:
@@ -42,6 +44,8 @@ class Capture:
         parameters: names of the parameters whose gradients are wanted.
         on_layer: called during backward with the name of a layer and its calls as soon as they
             are complete, so that they can be used up and freed.
+        agree: the names that any process cannot split, from those of this one: with several
+            processes, all of them have to go the same way.
 
     Attributes:
         layers: the layers that hooks can take apart.
@@ -54,21 +58,23 @@ class Capture:
         network: nn.Module,
         parameters: set[str],
         on_layer: Callable[[str, list[Call]], None],
+        agree: Agree = lambda names: names,
     ) -> None:
         self.network = network
+        self.parameters = parameters
         self.on_layer = on_layer
+        self.agree = agree
         self.unsplit: set[str] = set()
         self.layers = separable_layers(network, parameters)
         owned = {p for layer in self.layers for p in owned_parameters(network, layer)}
         self.plain = sorted(parameters - owned)
         self._probed: set[int] = set()  # sizes of batches
-        self._mixed: set[str] = set()  # layers and parameters whose first axis is not the samples
-        self._first: int | None = None  # while probing, in how many samples gradients may be
+        self._foreign: slice | None = None  # while probing, where no gradient may be
 
     def run(self, loss_fn: LossFn, batch: Any) -> dict[str, Tensor]:
         """One forward and backward pass; gradients of plain parameters, (n, d) each, by name.
 
-        The first batch of each size takes one more backward pass, see ``_probe``.
+        The first batch of each size takes two more backward passes, see ``_probe``.
         """
         records: dict[str, _Record] = {}
         rows: dict[str, Tensor] = {}
@@ -76,73 +82,100 @@ class Capture:
         plain = {name: parameters[name] for name in self.plain}
 
         def receive(name: str, gradients: Tensor) -> None:
-            if self._first is not None:
-                self._look(name, gradients)
-            elif name not in self._mixed:
+            if self._foreign is not None:
+                self._look([name], gradients)
+            elif name not in self.unsplit:
                 rows[name] = rows.get(name, 0) + widened(gradients)
 
-        with only_requires_grad(self.network, self.plain), self._hooks(records):
+        with only_requires_grad(self.network, self.parameters), self._hooks(records):
             losses = checked_losses(self.network, loss_fn, batch)
-            self.unsplit |= split_at_entries(losses, plain, receive)
-            leaves = [self._anchor, *plain.values()]
+            graph = Graph(losses)
+            self.unsplit |= split_at_entries(graph, len(losses), plain, receive)
+            strays = self._strays(graph, records, losses.shape)
+            self.unsplit |= strays
+            # Not the weights of layers: autograd is to form none of their gradients. What strays
+            # use beside their calls has to be passed all the same, to get to what is before it.
+            leaves = [self._anchor, *plain.values(), *(parameters[name] for name in strays)]
             if losses.requires_grad and len(losses) not in self._probed:
                 self._probe(losses, leaves)
-            self.unsplit |= self._mixed & set(plain)
+            self.unsplit |= self.agree(self.unsplit)
             for name in self.layers:
-                # The last axis holds features: a vector has none for the samples.
-                lengths = {x.shape[:-1][:1] for x in records[name].inputs}
-                if name in self._mixed or lengths != {losses.shape}:
+                if self.unsplit.intersection(owned_parameters(self.network, name)):
                     records.pop(name)
-                    self.unsplit.update(owned_parameters(self.network, name))
             if losses.requires_grad:
                 torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
         for name in list(records):
             self._finish(name, records)
         return rows
 
+    def _strays(self, graph: Graph, records: dict[str, _Record], samples: torch.Size) -> set[str]:
+        """Parameters of layers that are used in other ways than by calls with the samples as
+        the first axis: not at all, with another axis there, or beside the calls (tied weights)."""
+        strays: set[str] = set()
+        for name, record in records.items():
+            # The last axis holds features: a vector has none for the samples.
+            axes = {x.shape[:-1][:1] for x in record.inputs}
+            calls = sum(node in graph.nodes for node in record.nodes)
+            owned = set(owned_parameters(self.network, name)) & self.parameters
+            uses = {graph.uses(self.network.get_parameter(p)) for p in owned}
+            if not calls or axes != {samples} or uses != {calls}:
+                strays |= owned
+        return strays
+
     def _probe(self, losses: Tensor, leaves: list[Tensor]) -> None:
         """Find axes that are as long as the batch but are not the samples.
 
-        The losses of the first half of the samples depend on nothing in the other half: where
-        their gradient reaches beyond the first half of an axis, that axis is another one.
+        The losses of one half of the samples depend on nothing in the other half: where their
+        gradient reaches into the other half of an axis, that axis is another one.
         """
         self._probed.add(len(losses))
-        self._first = (len(losses) + 1) // 2
+        half = (len(losses) + 1) // 2
+        first, second = slice(half), slice(half, len(losses))
+        if half == len(losses):  # a single sample has all gradients to itself
+            return
         try:
-            first = losses[: self._first].sum()
-            torch.autograd.grad(first, leaves, allow_unused=True, retain_graph=True)
+            for own, self._foreign in ((first, second), (second, first)):
+                part = losses[own].sum()
+                torch.autograd.grad(part, leaves, allow_unused=True, retain_graph=True)
         finally:
-            self._first = None
+            self._foreign = None
 
-    def _look(self, name: str, gradient: Tensor) -> None:
-        if gradient[self._first :].any():
-            self._mixed.add(name)
+    def _look(self, names: list[str], gradient: Tensor) -> None:
+        if gradient[self._foreign].any():
+            self.unsplit.update(names)
 
     @contextmanager
     def _hooks(self, records: dict[str, _Record]) -> Iterator[None]:
-        # A zero that requires grad, added to the first outputs, makes autograd visit the network
-        # although the weights of its layers do not require grad.
+        # A zero that requires grad, added to the first outputs: a gradient that autograd is asked
+        # for, so that it visits the layers without forming those of their weights.
         self._anchor = torch.zeros((), requires_grad=True, device=_device(self.network))
         with ExitStack() as stack:
             for name, layer in self.layers.items():
                 records[name] = _Record()
-                handle = layer.register_forward_hook(self._forward_hook(name, records))
+                hook = self._forward_hook(name, records)
+                # Before other hooks, which may change the output.
+                handle = layer.register_forward_hook(hook, prepend=True, with_kwargs=True)
                 stack.callback(handle.remove)
             yield
 
     def _forward_hook(self, name: str, records: dict[str, _Record]) -> Callable[..., Tensor]:
-        def hook(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        owned = owned_parameters(self.network, name)
+
+        def hook(
+            layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
+        ) -> Tensor:
             if not torch.is_grad_enabled():
                 return output
-            if not output.requires_grad:
-                output = output + self._anchor
-            record, (x, *_) = records[name], args
+            record, (x, *_) = records[name], (*args, *kwargs.values())
             index = len(record.inputs)
             record.inputs.append(x.detach())
+            record.nodes.append(output.grad_fn)
+            if not x.requires_grad:
+                output = output + self._anchor
 
             def on_gradient(gradient: Tensor) -> None:
-                if self._first is not None:
-                    self._look(name, gradient)
+                if self._foreign is not None:
+                    self._look(owned, gradient)
                 elif name in records:
                     record.output_gradients[index] = gradient
                     if len(record.output_gradients) == len(record.inputs):
@@ -226,6 +259,8 @@ def checked_losses(network: nn.Module, loss_fn: LossFn, batch: Any) -> Tensor:
         raise UserError(
             f"loss_fn returned {found}; expected one loss per sample, a tensor of shape (n,)"
         )
+    if not len(losses):
+        raise UserError("a batch for the prior holds no samples; leave it out")
     bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
     if bad:
         raise UserError(
@@ -236,7 +271,7 @@ def checked_losses(network: nn.Module, loss_fn: LossFn, batch: Any) -> Tensor:
 
 
 @contextmanager
-def only_requires_grad(network: nn.Module, names: list[str]) -> Iterator[None]:
+def only_requires_grad(network: nn.Module, names: Iterable[str]) -> Iterator[None]:
     """Within the context exactly the parameters called ``names`` require a gradient."""
     before = {p: p.requires_grad for p in network.parameters()}
     wanted = set(names)

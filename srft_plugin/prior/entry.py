@@ -58,13 +58,50 @@ class Entry:
         return torch.stack(pulled).reshape(len(rows), -1)
 
 
+class Graph:
+    """The operations that tensors are made by.
+
+    Attributes:
+        nodes: of the autograd graph.
+        leaves: variable to its node.
+        consumers: output of a node to the nodes that take it, and which of their inputs it is.
+    """
+
+    def __init__(self, result: Tensor) -> None:
+        self.nodes: set[Any] = set()
+        self.consumers: dict[tuple[Any, int], list[tuple[Any, int]]] = {}
+        stack = [result.grad_fn]
+        while stack:
+            node = stack.pop()
+            if node is None or node in self.nodes:
+                continue
+            self.nodes.add(node)
+            for position, (source, output) in enumerate(node.next_functions):
+                if source is not None:
+                    self.consumers.setdefault((source, output), []).append((node, position))
+                    stack.append(source)
+        self.leaves = {node.variable: node for node in self.nodes if hasattr(node, "variable")}
+
+    def uses(self, variable: Tensor) -> int:
+        """How many operations take the variable, or a copy of it in another precision."""
+        count, stack = 0, [self.leaves.get(variable)]
+        while stack:
+            for node, _ in self.consumers.get((stack.pop(), 0), []):
+                if node.name() == "ToCopyBackward0":
+                    stack.append(node)
+                else:
+                    count += 1
+        return count
+
+
 def split_at_entries(
-    losses: Tensor, parameters: dict[str, Tensor], receive: Callable[[str, Tensor], None]
+    graph: Graph, n: int, parameters: dict[str, Tensor], receive: Callable[[str, Tensor], None]
 ) -> set[str]:
-    """Prepare the graph of ``losses`` so that a backward pass splits gradients by sample.
+    """Prepare a graph so that a backward pass splits gradients by sample.
 
     Args:
-        losses: (n,), with the graph of the whole batch.
+        graph: of the losses of the whole batch.
+        n: number of samples.
         parameters: the plain parameters.
         receive: called in the backward pass with a name and per-sample gradients (n, d), once for
             each use of the parameter.
@@ -72,13 +109,11 @@ def split_at_entries(
     Returns:
         The names of parameters that meet the samples in another way; they are not split.
     """
-    consumers = _consumers(losses)
-    leaves = {source.variable: source for source, _ in consumers if hasattr(source, "variable")}
     unsplit = set()
     for name, parameter in parameters.items():
-        if parameter not in leaves:
+        if parameter not in graph.leaves:
             continue  # the losses do not depend on it
-        entries = _entries(consumers, leaves[parameter], tuple(parameter.shape), len(losses))
+        entries = _entries(graph, parameter, n)
         if entries is None:
             unsplit.add(name)
             continue
@@ -91,32 +126,14 @@ def split_at_entries(
     return unsplit
 
 
-Consumers = dict[tuple[Any, int], list[tuple[Any, int]]]
-
-
-def _consumers(losses: Tensor) -> Consumers:
-    """Output of a node to the nodes that take it, and which of their inputs it is."""
-    consumers: Consumers = {}
-    stack, seen = [losses.grad_fn], set()
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        for position, (source, output) in enumerate(node.next_functions):
-            if source is not None:
-                consumers.setdefault((source, output), []).append((node, position))
-                stack.append(source)
-    return consumers
-
-
-def _entries(consumers: Consumers, leaf: Any, shape: tuple[int, ...], n: int) -> list[Entry] | None:
-    """All operations by which what is made of ``leaf`` meets the n samples, None if some is of
-    another kind than broadcasting."""
-    entries, stack, seen = [], [(leaf, 0, shape)], set()
+def _entries(graph: Graph, parameter: Tensor, n: int) -> list[Entry] | None:
+    """All operations by which what is made of ``parameter`` meets the n samples, None if some is
+    of another kind than broadcasting."""
+    entries, seen = [], set()
+    stack = [(graph.leaves[parameter], 0, tuple(parameter.shape))]
     while stack:
         source, output, shape = stack.pop()
-        for node, position in consumers.get((source, output), []):
+        for node, position in graph.consumers.get((source, output), []):
             if (node, position) in seen:
                 continue
             seen.add((node, position))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from srft_plugin.errors import UserError, unknown
+from srft_plugin.errors import UserError, some, unknown
 from srft_plugin.groups import operation_groups
 from srft_plugin.prior.capture import LossFn
 from srft_plugin.prior.curvature import finite_difference_spectra, lanczos_spectra
@@ -56,14 +57,16 @@ def estimate_prior(
         The prior; operations that the losses do not depend on have none (with a warning).
 
     Raises:
-        UserError: no batches, fewer samples than ``top_k``, a loss that is NaN or infinite, no
-            operation with a gradient, an unknown method.
+        UserError: no batches or an empty one, fewer samples than ``top_k``, a loss that is NaN or
+            infinite, no operation with a gradient, an unknown method, groups that overlap or name
+            something else than parameters.
     """
     if method not in METHODS:
         raise unknown("method for the prior", method, METHODS)
     if top_k < 1:
         raise UserError(f"top_k is {top_k}; expected at least 1 eigenvalue (the paper uses 10)")
     groups = operation_groups(network) if groups is None else dict(groups)
+    _check_groups(network, groups)
     batches = list(batches)
     if not batches:
         raise UserError("the prior was given no batches; expected samples of the source domain")
@@ -94,6 +97,18 @@ def weights_sha256(network: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _check_groups(network: nn.Module, groups: Mapping[str, list[str]]) -> None:
+    known = {name for name, _ in network.named_parameters()}
+    members = Counter(name for group in groups.values() for name in group)
+    if strange := [name for name in members if name not in known]:
+        raise UserError(
+            f"the groups name {some(strange)}, which the network has no parameters of; take names "
+            f"of network.named_parameters(), where a shared parameter has the first of its names"
+        )
+    if twice := [name for name, count in members.items() if count > 1]:
+        raise UserError(f"{some(twice)} is in more than one group; groups are disjoint (III-B)")
 
 
 def _check(spectra: dict[str, Tensor], samples: int, top_k: int) -> None:

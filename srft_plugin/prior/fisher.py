@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from srft_plugin.errors import UserError
 from srft_plugin.prior.capture import (
+    Agree,
     Capture,
     LossFn,
     looped_gradients,
@@ -101,11 +102,14 @@ def fisher_grams(
     unsplit: set[str] = set()
     rows: dict[str, list[Tensor]] = {}
 
+    def agree(names: set[str]) -> set[str]:
+        return set.union(*_of_all_processes(names)) if distributed else names
+
     def add(name: str, blocks: list[Factors]) -> None:
         if name in parameters:
             grams[name] = gram(_everywhere(blocks) if distributed else blocks)
 
-    for chosen in _passes(network, loss_fn, batches, parameters, memory):
+    for chosen in _passes(network, loss_fn, batches, parameters, memory, distributed):
         held: dict[str, list[list[Call]]] = {}
 
         def on_layer(name: str, calls: list[Call], held=held) -> None:
@@ -116,28 +120,30 @@ def fisher_grams(
                 for key in blocks[0]:
                     add(f"{name}.{key}".lstrip("."), [block[key] for block in blocks])
 
-        capture = Capture(network, chosen, on_layer)
+        capture = Capture(network, chosen, on_layer, agree)
         for batch in batches:
             for name, row in capture.run(loss_fn, batch).items():
                 rows.setdefault(name, []).append(row)
         unsplit |= capture.unsplit
         # A layer that some batches do not reach has no gradient there.
         unsplit |= {p for name in held for p in owned_parameters(network, name)}
-    unsplit |= {name for name, parts in rows.items() if len(parts) < len(batches)}
-    rows |= _looped(network, loss_fn, batches, sorted(unsplit & parameters))
-    for name, parts in rows.items():
-        add(name, [Rows(part) for part in parts])
+    reached = agree(set(rows))
+    unsplit |= agree({name for name in reached if len(rows.get(name, ())) < len(batches)})
+    rows |= _looped(network, loss_fn, batches, sorted(unsplit & parameters), agree)
+    for name in sorted(rows):
+        add(name, [Rows(part) for part in rows[name]])
     return grams
 
 
 def _looped(
-    network: nn.Module, loss_fn: LossFn, batches: list[Any], parameters: list[str]
+    network: nn.Module, loss_fn: LossFn, batches: list[Any], parameters: list[str], agree: Agree
 ) -> dict[str, list[Tensor]]:
-    """Gradients of all samples by name and batch; zero in batches that do not reach them."""
+    """Gradients of all samples by name and batch; zero in batches that do not reach them. Names
+    that no batch of any process reaches are left out."""
     if not parameters:
         return {}
     results = [looped_gradients(network, loss_fn, batch, parameters) for batch in batches]
-    reached = [name for name in parameters if any(name in result for _, result in results)]
+    reached = agree({name for _, result in results for name in result})
     named = dict(network.named_parameters())
     return {
         name: [
@@ -145,6 +151,13 @@ def _looped(
         ]
         for name in reached
     }
+
+
+def _of_all_processes(value: Any) -> list[Any]:
+    """What each process has in place of ``value``."""
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def _everywhere(blocks: list[Factors]) -> list[Factors]:
@@ -166,7 +179,12 @@ def _everywhere(blocks: list[Factors]) -> list[Factors]:
 
 
 def _passes(
-    network: nn.Module, loss_fn: LossFn, batches: list[Any], parameters: set[str], memory: int
+    network: nn.Module,
+    loss_fn: LossFn,
+    batches: list[Any],
+    parameters: set[str],
+    memory: int,
+    distributed: bool,
 ) -> Iterator[set[str]]:
     """Split ``parameters`` so that what each pass must hold of its layers fits into memory."""
     layers = separable_layers(network, parameters)
@@ -174,6 +192,9 @@ def _passes(
         yield parameters
         return
     sizes = _held_bytes(network, loss_fn, batches[0], layers)
+    if distributed:
+        all_sizes = _of_all_processes(sizes)
+        sizes = {name: max(each[name] for each in all_sizes) for name in sizes}
     chosen, size = parameters - {p for name in layers for p in owned_parameters(network, name)}, 0
     for name in layers:
         if size and size + sizes[name] * len(batches) > memory:
@@ -192,12 +213,14 @@ def _held_bytes(
     sizes = dict.fromkeys(layers, 0)
 
     def hook(name: str) -> Any:
-        def count(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            sizes[name] += args[0].nbytes + output.nbytes
+        def count(layer: nn.Module, args: Any, kwargs: dict[str, Any], output: Tensor) -> None:
+            x, *_ = (*args, *kwargs.values())
+            sizes[name] += x.nbytes + output.nbytes
 
         return count
 
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_hook(hook(name), with_kwargs=True)
+               for name, layer in layers.items()]  # fmt: skip
     try:
         loss_fn(network, batch)
     finally:

@@ -87,7 +87,11 @@ def _sum(values: Tensor, dims: tuple[int, ...]) -> Rows:
 
 def layer_rule(layer: nn.Module) -> Callable[..., dict[str, Factors]] | None:
     """How to factor the gradients of ``layer``; None if it does anything but the plain thing."""
-    forward = type(layer).forward  # a subclass with its own forward computes something else
+    # A subclass or an object with its own forward computes something else; so does a weight that is
+    # made of others before each call (weight_norm, pruning), under whose names they are.
+    forward = getattr(layer.forward, "__func__", None)
+    if not {name for name, _ in layer.named_parameters(recurse=False)} <= {"weight", "bias"}:
+        return None
     if forward is nn.Linear.forward:
         return _linear
     if forward is nn.Conv2d.forward:

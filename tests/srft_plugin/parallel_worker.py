@@ -32,6 +32,31 @@ def losses(network: nn.Module, x: Tensor) -> Tensor:
     return network(x).square().sum(1)
 
 
+class Branching(nn.Module):
+    """Each sign of the first number takes layers and parameters of its own, as modalities may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first = nn.Linear(8, 6)
+        self.branches = nn.ModuleList(nn.Linear(6, 6) for _ in range(2))
+        self.tokens = nn.ParameterList(torch.randn(1, 6) for _ in range(2))
+        self.last = nn.Linear(6, 2)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = int(x[0, 0] > 0)
+        y = (self.first(x) + self.tokens[side]).tanh()
+        return self.last(self.branches[side](y))
+
+
+def make_signed_batch(seed: int) -> Tensor:
+    """A batch whose halves begin with numbers of different signs."""
+    batch = make_batch(seed)
+    batch[[0, 4], 0] = torch.tensor([1.0, -1.0]).double()
+    return batch
+
+
 def wrap(network: nn.Module, fused: bool = False) -> SRFT:
     srft_plugin.ranking.EXACT_ELEMENTS = 0  # sharded operations are never sorted
     srft_plugin.kernels.compiled = lambda function: function  # the same numbers, at once
@@ -79,8 +104,14 @@ def main(rank: int, folder: Path) -> None:
     data_parallel = train(DistributedDataParallel(make_network()), rank, 2)
     share = [make_batch(seed).chunk(2)[rank] for seed in range(2)]
     prior = estimate_prior(make_network(), losses, share, top_k=6, distributed=True)
+    signed = [make_signed_batch(seed).chunk(2)[rank] for seed in range(2)]
+    branching = [
+        estimate_prior(Branching(), losses, signed[:n], top_k=6, distributed=True).spectra
+        for n in (1, 2)
+    ]
     result = {
         "ddp": data_parallel,
+        "prior of branches": branching,
         "sharded": train_sharded(rank, fused=False),
         "sharded, fused": train_sharded(rank, fused=True),
         "prior": prior.spectra,

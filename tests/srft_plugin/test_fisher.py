@@ -4,6 +4,8 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
+import torch.nn.utils.prune
 from torch import nn
 
 from srft_plugin import UserError, estimate_prior, operation_groups
@@ -75,8 +77,15 @@ class Awkward(nn.Module):
         self.rows = nn.Parameter(torch.randn(3, 4))
         self.shuffled = nn.Linear(4, 4)  # sees two rows per sample
         self.scale = nn.Parameter(torch.tensor(1.3))
+        self.coder = nn.Linear(4, 6)  # called, and its weight used once more
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+        self.pruned = nn.utils.prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5)
+        self.patched = nn.Linear(4, 4, bias=False)
+        self.patched.forward = lambda x: x + x @ self.patched.weight**2
 
     def forward(self, x):
+        x = F.linear(self.coder(input=x).tanh(), self.coder.weight.mT)
+        x = self.patched(self.pruned(self.normed(x)))
         x = self.again(self.tied(x)) + self.table(self.rows)
         y = self.attention(x, x, x)[0]
         x = self.shuffled(torch.cat([x, y])).tanh().chunk(2)
@@ -137,6 +146,57 @@ def test_axes_as_long_as_the_batch_are_not_taken_for_it(sizes):
         )
 
 
+class OneRead(nn.Module):
+    """As many tokens as samples, and the answer reads one of them."""
+
+    def __init__(self, n, place):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 4))
+        self.places = nn.Parameter(torch.randn(n, 1))
+        self.mix = nn.Linear(4, 4)  # sees tokens
+        self.place = place
+
+    def forward(self, x):
+        tokens = self.mix(self.token + self.places)
+        return (x + tokens)[:, self.place].sin().sum(1) ** 2
+
+
+@pytest.mark.parametrize(("n", "place"), [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2), (4, 0)])
+def test_a_token_in_either_half_is_not_taken_for_a_sample(n, place):
+    torch.manual_seed(3)
+    network = OneRead(n, place).double()
+    batch = {"x": torch.randn(n, n, 4).double(), "target": torch.zeros(n)}
+
+    def loss_fn(net, b):
+        return net(b["x"])
+
+    prior = estimate(network, loss_fn, [batch], top_k=2)
+    for name, members in operation_groups(network).items():
+        expected = explicit_spectrum(network, loss_fn, [batch], members, 2)
+        torch.testing.assert_close(
+            prior.spectra[name], expected, rtol=1e-6, atol=1e-9 * float(expected[0]), msg=name
+        )
+
+
+def test_hooks_that_change_outputs_are_seen(tracker, loss_fn, make_batch):
+    tracker.blocks[0].qkv.register_forward_hook(lambda module, args, output: 3 * output)
+    members = ["blocks.0.qkv.weight"]
+    batch = make_batch(4)
+    prior = estimate(tracker, loss_fn, [batch], groups={"qkv": members}, top_k=2)
+    expected = explicit_spectrum(tracker, loss_fn, [batch], members, 2)
+    torch.testing.assert_close(prior.spectra["qkv"], expected, rtol=1e-6, atol=0)
+
+
+def test_no_weight_gradient_is_formed():
+    """The weights of layers take part in the graph only to have their uses counted."""
+    network = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    calls = []
+    for p in network.parameters():
+        p.register_hook(calls.append)
+    estimate(network, lambda net, x: net(x).square().sum(1), [torch.ones(3, 4).double()], top_k=1)
+    assert calls == []
+
+
 def test_network_is_left_as_it_was(tracker, loss_fn, make_batch):
     tracker.train()
     tracker.out.requires_grad_(False)
@@ -176,6 +236,8 @@ def test_bfloat16_autocast_is_close_to_float32(tracker, loss_fn, make_batch):
         ({"batches": []}, "no batches"),
         ({"top_k": 9}, "top_k is 9 but the batches hold 4 samples"),
         ({"top_k": 0}, "top_k is 0"),
+        ({"groups": {"a": ["out.weigth"]}}, "groups name out.weigth, which"),
+        ({"groups": {"a": ["token"], "b": ["token"]}}, "token is in more than one group"),
         ({"method": "guess"}, "unknown method for the prior 'guess'.*fisher"),
         ({"loss_fn": lambda net, b: net(b["template"], b["search"])}, r"returned \(4, 4\)"),
         (
@@ -201,6 +263,12 @@ def test_a_loss_that_is_not_finite_names_its_sample(tracker, loss_fn, make_batch
     bad["target"][2] = value
     with pytest.raises(UserError, match=r"sample 2 of a batch of 3 is (nan|inf)"):
         estimate(tracker, loss_fn, [good, bad], method=method, top_k=2)
+
+
+@pytest.mark.parametrize("method", ["fisher", "lanczos", "finite_difference"])
+def test_a_batch_without_samples_is_refused(tracker, loss_fn, make_batch, method):
+    with pytest.raises(UserError, match="a batch for the prior holds no samples"):
+        estimate(tracker, loss_fn, [make_batch(4), make_batch(0)], method=method, top_k=2)
 
 
 def test_gradients_that_are_not_finite_name_their_operation():

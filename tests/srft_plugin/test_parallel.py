@@ -55,3 +55,16 @@ def test_two_processes_estimate_the_prior_of_all_samples(worker, results):
     for result in results:
         for name, spectrum in expected.spectra.items():
             torch.testing.assert_close(result["prior"][name], spectrum, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_samples_that_take_other_paths_in_each_process_are_gathered_all_the_same(
+    worker, results, batches
+):
+    halves = [half for seed in range(batches) for half in worker.make_signed_batch(seed).chunk(2)]
+    expected = estimate_prior(worker.Branching(), worker.losses, halves, top_k=6).spectra
+    for result in results:
+        found = result["prior of branches"][batches - 1]
+        assert found.keys() == expected.keys()
+        for name, spectrum in expected.items():
+            torch.testing.assert_close(found[name], spectrum, rtol=1e-9, atol=1e-12)
