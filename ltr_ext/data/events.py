@@ -15,6 +15,7 @@ from srft_plugin.errors import UserError, unknown
 
 ON, OFF, BACKGROUND = (220, 30, 30), (30, 30, 200), (255, 255, 255)  # RGB
 COUNT_STEP = 32  # grey levels per event: eight events at a pixel saturate
+DEFAULT_FORM = "colour_polarity"
 DECAY = 3  # time constants of the time surface in one interval
 
 
@@ -114,7 +115,7 @@ EVENT_FORMS: dict[str, Callable[[_Interval], np.ndarray]] = {
 def render_events(
     events: Events,
     shape: tuple[int, int],
-    form: str = "colour_polarity",
+    form: str = DEFAULT_FORM,
     span: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """The events of one frame interval as an image.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ltr_ext.data.events import DEFAULT_FORM
+
 from .kinds import KINDS
 from .registry import find_split
 from .synthetic import SceneOptions, visible_scene, write_sequences
@@ -21,6 +23,7 @@ def generate(
     length: int,
     seed: int = 0,
     options: SceneOptions | None = None,
+    event_form: str = DEFAULT_FORM,
 ) -> Path:
     """Writes ``count`` videos as one part of a data set; those that are there are kept.
 
@@ -31,6 +34,7 @@ def generate(
         count, length: videos, and frames of each.
         seed: other seeds give other videos.
         options: what the scenes contain; by default what the recipes of the modality train on.
+        event_form: key of ``EVENT_FORMS``, for event images.
 
     Returns:
         The folder of the part.
@@ -46,4 +50,5 @@ def generate(
         f"{part}{i:03d}": visible_scene((PARTS[part], seed, i), options) for i in range(count)
     }
     folder = root / split.folders[0]
-    return write_sequences(folder, scenes, f"{kind} {part}", kind, split.lists[0])
+    listing = split.lists[0]
+    return write_sequences(folder, scenes, f"{kind} {part}", kind, listing, event_form)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence as Many
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,16 @@ from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint
 from srft_plugin.errors import UserError
 from srft_plugin.groups import operation_groups
 from srft_plugin.plots.distance import operation_distances
+from srft_plugin.prior.estimate import weights_sha256
 
 from .data import StudyData, VideoSet
 from .plan import VARIANTS, Budget, Cell, recipe
+from .priors import prior_file
 
 PAIR_SEED = 1 << 20  # of the pairs that are measured, far from any training seed
 BATCH = 8
 RESULT = "result.json"
+PATHS = ("datasets", "prior")  # settings that differ from machine to machine
 
 
 def run_cell(cell: Cell, budget: Budget, folder: Path, data: StudyData, device: str) -> dict:
@@ -47,20 +50,35 @@ def run_cell(cell: Cell, budget: Budget, folder: Path, data: StudyData, device: 
         UserError: the folder holds a cell of other settings.
     """
     home = folder / cell.path
-    settings = recipe(cell, budget, data.train_set)
-    file = home / RESULT
+    settings = recipe(cell, budget, data.train_set(cell.seed), prior_file(cell, folder))
+    file, origin = home / RESULT, _origin(settings)
     if file.exists():
         result = json.loads(file.read_text("utf-8"))
-        if result["recipe"] != json.loads(json.dumps(asdict(settings))):
-            raise UserError(f"{file} is of other settings; choose another --out, or delete it")
+        if result["origin"] != origin:
+            raise UserError(
+                f"{file} is of other settings or of another base tracker; choose another --out, or "
+                "delete it"
+            )
         return result
     home.mkdir(parents=True, exist_ok=True)
     network_file = _network_file(cell, settings, home, device)
-    result = {"recipe": asdict(settings), **measure(network_file, settings, data, budget, device)}
+    measured = measure(network_file, settings, data, cell.seed, budget, device)
+    result = {"origin": origin, **measured}
     if VARIANTS[cell.variant] is not None:
         result |= _training(home)
     write_text(file, json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _origin(settings: Recipe) -> dict[str, Any]:
+    """What a result belongs to: the base tracker, and the settings that are not the defaults."""
+    changed = {
+        field.name: getattr(settings, field.name)
+        for field in fields(settings)
+        if field.name not in PATHS and getattr(settings, field.name) != field.default
+    }
+    base = weights_sha256(load_network(base_file(settings.base)))
+    return json.loads(json.dumps(changed | {"base_sha256": base}))
 
 
 def _network_file(cell: Cell, settings: Recipe, home: Path, device: str) -> Path:
@@ -75,21 +93,23 @@ def _network_file(cell: Cell, settings: Recipe, home: Path, device: str) -> Path
 
 
 def measure(
-    file: Path, settings: Recipe, data: StudyData, budget: Budget, device: str
+    file: Path, settings: Recipe, data: StudyData, seed: int, budget: Budget, device: str
 ) -> dict[str, Any]:
     """Plasticity, stability and generalization of one network.
 
     Returns:
         ``target``, ``rgb``: mean IoU of tracked videos per sequence, by sequence, with the second
-        camera and without (both branches see the RGB image). ``train_pairs``, ``target_pairs``,
+        camera and without (both branches see the RGB image). ``attributes``: that of ``target``
+        over the videos with an attribute, by attribute. ``train_pairs``, ``target_pairs``,
         ``rgb_pairs``: mean IoU of pairs. ``moved``: relative distance from the start per operation.
     """
     network = load_network(file)
     result: dict[str, Any] = {"moved": _moved(network, settings)}
     parameters = from_checkpoint(file, device)
-    videos = {"train": data.train(), "target": data.target(), "rgb": data.rgb()}
+    videos = {"train": data.train(seed), "target": data.target(), "rgb": data.rgb()}
     for name in ("target", "rgb"):
         result[name] = _track(parameters, videos[name])
+    result["attributes"] = _by_attribute(result["target"], videos["target"])
     network = network.to(device).eval()
     for name, sequences in videos.items():
         result[f"{name}_pairs"] = _pairs(network, sequences, settings, budget, device)
@@ -104,6 +124,14 @@ def _track(parameters: TrackerParameters, sequences: Many[Sequence]) -> dict[str
             raise UserError(f"{sequence.name}: {outcome}")
         overlaps[sequence.name] = float(np.mean(judged_overlaps(outcome, sequence)))
     return dict(sorted(overlaps.items()))
+
+
+def _by_attribute(overlaps: dict[str, float], sequences: VideoSet) -> dict[str, float]:
+    having: dict[str, list[float]] = {}
+    for sequence in sequences:
+        for attribute in sequence.extra.get("attributes", ()):
+            having.setdefault(attribute, []).append(overlaps[sequence.name])
+    return {attribute: float(np.mean(values)) for attribute, values in sorted(having.items())}
 
 
 @torch.no_grad()

@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
+from ltr_ext.data.events import DEFAULT_FORM
 from ltr_ext.dataset.generate import generate
 from ltr_ext.dataset.registry import open_dataset
 from ltr_ext.dataset.sequence import Sequence
 from ltr_ext.dataset.synthetic import SceneOptions
+from ltr_ext.dataset.training_sets import RGBX_OPTIONS
 
 from .plan import Budget
 
@@ -31,28 +33,32 @@ class StudyData:
     Args:
         folder: where they are, or will be written.
         modality: ``"depth"``, ``"thermal"`` or ``"event"``.
+        form: representation of the events; None for the default one.
     """
 
-    def __init__(self, folder: Path, modality: str) -> None:
-        self.kind = KINDS[modality]
-        self.root, self.rgb_root = folder / modality, folder / "rgb"
+    def __init__(self, folder: Path, modality: str, form: str | None = None) -> None:
+        self.kind, self.form = KINDS[modality], form
+        self.root = folder / (modality if form is None else f"{modality}_{form}")
+        self.rgb_root = folder / "rgb"
 
-    @property
-    def train_set(self) -> str:
-        """The training set as a recipe names it."""
-        return f"{self.kind}:{self.root}"
+    def train_set(self, seed: int) -> str:
+        """The training set of a seed as a recipe names it."""
+        return f"{self.kind}:{self._train_root(seed)}"
 
     def write(self, budget: Budget) -> None:
         """Writes what is missing; an interrupted call can be repeated."""
+        given = {"options": RGBX_OPTIONS, "event_form": self.form or DEFAULT_FORM}
+        for seed in range(budget.seeds):
+            train = budget.train_sequences, budget.train_length, seed
+            generate(self.kind, self._train_root(seed), "train", *train, **given)
         test = budget.test_sequences, budget.test_length
-        generate(self.kind, self.root, "train", budget.train_sequences, budget.train_length)
-        generate(self.kind, self.root, "test", *test)
+        generate(self.kind, self.root, "test", *test, **given)
         bright = SceneOptions(dark=0.0)
         generate(RGB_KIND, self.rgb_root, "test", *test, seed=1, options=bright)
 
-    def train(self) -> VideoSet:
-        """The videos that networks are tuned on."""
-        return VideoSet("train", open_dataset(self.kind, self.root, "train"))
+    def train(self, seed: int) -> VideoSet:
+        """The videos that networks are tuned on with a seed."""
+        return VideoSet("train", open_dataset(self.kind, self._train_root(seed), "train"))
 
     def target(self) -> VideoSet:
         """Test videos with the second camera."""
@@ -61,6 +67,9 @@ class StudyData:
     def rgb(self) -> VideoSet:
         """Test videos of the RGB camera alone."""
         return VideoSet("rgb", map(_blind, open_dataset(RGB_KIND, self.rgb_root, "test")))
+
+    def _train_root(self, seed: int) -> Path:
+        return self.root / f"seed{seed}"
 
 
 def _blind(sequence: Sequence) -> Sequence:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from srft_plugin.errors import unknown
@@ -18,10 +19,13 @@ class Budget:
 
     Attributes:
         modalities: recipe ``tiny_<modality>`` and its test set for each.
-        seeds: repetitions; a seed decides initialisation, sampling and augmentation, not the data.
-        train_sequences, train_length: videos for fine-tuning, and their frames.
+        seeds: repetitions; a seed decides the training videos, initialisation, sampling and
+            augmentation. The test videos are the same for all.
+        train_sequences, train_length: videos for one fine-tuning, and their frames.
         test_sequences, test_length: of the RGB-X test set and of the RGB test set alike.
         test_pairs: template and search region pairs on which the networks are compared as well.
+        curvature_samples: of the source domain, for the estimates of the prior that take thousands
+            of passes over them.
         settings: of every recipe, as overrides.
     """
 
@@ -32,66 +36,107 @@ class Budget:
     test_sequences: int
     test_length: int
     test_pairs: int
+    curvature_samples: int
     settings: tuple[str, ...]
 
 
 BUDGETS = {
-    "smoke": Budget(("depth",), 2, 2, 12, 2, 10, 8,
+    "smoke": Budget(("depth",), 2, 2, 12, 2, 10, 8, 10,
                     ("epochs=1", "samples_per_epoch=32", "prior_samples=16")),
-    "small": Budget(("depth",), 5, 40, 60, 12, 80, 512, ("epochs=4", "samples_per_epoch=640")),
-    "full": Budget(("depth", "thermal", "event"), 10, 400, 100, 60, 150, 2048,
+    "small": Budget(("depth",), 5, 8, 60, 10, 60, 384, 16,
+                    ("epochs=3", "samples_per_epoch=640", "precision=bf16")),
+    "wide": Budget(("depth",), 5, 40, 60, 10, 60, 384, 16,
+                   ("epochs=3", "samples_per_epoch=640", "precision=bf16")),
+    "full": Budget(("depth", "thermal", "event"), 10, 400, 100, 60, 150, 2048, 64,
                    ("epochs=10", "samples_per_epoch=8000")),
 }  # fmt: skip
 
 PEERS = ("vipt", "untrack", "sdstrack")
-# Ways to fine-tune: a label, and what it changes in the recipe. None: nothing is trained.
-VARIANTS: dict[str, tuple[str, ...] | None] = {
+PRIORS = ("lanczos", "finite_difference", "random")  # beside the exact Fisher; see priors.py
+
+
+class Variant(NamedTuple):
+    """A way to fine-tune: what it changes in the recipe, and what it trains on.
+
+    Attributes:
+        settings: overrides.
+        prior: which of ``PRIORS`` it takes in place of the exact Fisher's.
+        form: representation of the events; None for that of the recipes.
+    """
+
+    settings: tuple[str, ...]
+    prior: str | None = None
+    form: str | None = None
+
+
+def _srft(*settings: str, **rest: str) -> Variant:
+    return Variant(("regularizer=srft", *settings), **rest)
+
+
+def _fft(*settings: str) -> Variant:
+    return Variant(("regularizer=none", *settings))
+
+
+# By label. None: nothing is trained.
+VARIANTS: dict[str, Variant | None] = {
     "rgb": None,  # the base tracker, blind to the second camera
     "zero-shot": None,  # two branches copied from it
+    "fft": _fft(),
     **{
-        name if name != "none" else "fft": (f"regularizer={name}",)
+        name: Variant((f"regularizer={name}",))
         for name in (
-            "none", "srft", "srft:prior", "srft:transfer", "srft:random", "srft:reversed",
-            "srft:indexed", "effective", "l2sp", "ewc", "ewc:diagonal", "tracer",
+            "srft", "srft:prior", "srft:transfer", "srft:random", "srft:reversed", "srft:indexed",
+            "effective", "l2sp", "ewc", "ewc:diagonal", "tracer",
         )
     },
-    "fft lr/3": ("regularizer=none", "lr=1e-4"),
-    "fft lr/10": ("regularizer=none", "lr=3e-5"),
-    "fft lr/100": ("regularizer=none", "lr=3e-6"),
-    "srft lr*2.5": ("regularizer=srft", "lr=7.5e-4"),  # 1 / mean of 1 - s: as long a way as fft
-    "srft K=1": ("regularizer=srft", "top_k=1"),
-    "srft K=20": ("regularizer=srft", "top_k=20"),
-    "srft kappa=0.2": ("regularizer=srft", "kappa=0.2"),
-    "srft kappa=0.4": ("regularizer=srft", "kappa=0.4"),
-    "srft kappa=0.8": ("regularizer=srft", "kappa=0.8"),
-    "fft + head": ("regularizer=none", "trainable=backbone+head"),
-    "srft + head": ("regularizer=srft", "trainable=backbone+head"),
+    "fft lr/3": _fft("lr=1e-4"),
+    "fft lr/10": _fft("lr=3e-5"),
+    "fft lr/100": _fft("lr=3e-6"),
+    "srft lr*2.5": _srft("lr=7.5e-4"),  # 1 / mean of 1 - s: as long a way as fft
+    "srft K=1": _srft("top_k=1"),
+    "srft K=20": _srft("top_k=20"),
+    "srft kappa=0.2": _srft("kappa=0.2"),
+    "srft kappa=0.4": _srft("kappa=0.4"),
+    "srft kappa=0.8": _srft("kappa=0.8"),
+    "fft + head": _fft("trainable=backbone+head"),
+    "srft + head": _srft("trainable=backbone+head"),
+    **{f"srft, prior by {prior}": _srft(prior=prior) for prior in PRIORS},
     **{
-        f"{network}{label}": (f"network={network}_tiny", *settings)
+        f"{network}{label}": make(f"network={network}_tiny", *settings)
         for network in PEERS
-        for label, settings in (
-            ("", ("regularizer=none", "trainable=peft", "lr=1.2e-3")),  # 4 times the rate, as ViPT
-            (" unfrozen", ("regularizer=none", "trainable=peft+backbone")),
-            (" unfrozen, srft", ("regularizer=srft", "trainable=peft+backbone")),
+        for label, make, settings in (
+            ("", _fft, ("trainable=peft", "lr=1.2e-3")),  # 4 times the rate, as ViPT
+            (" unfrozen", _fft, ("trainable=peft+backbone",)),
+            (" unfrozen, srft", _srft, ("trainable=peft+backbone",)),
         )
     },
-    "RGB alone": ("regularizer=none", "network=ostrack_tiny"),
-    "RGB alone, srft": ("regularizer=srft", "network=ostrack_tiny"),
-    "second camera alone": ("regularizer=none", "network=ostrack_tiny_aux"),
-    "second camera alone, srft": ("regularizer=srft", "network=ostrack_tiny_aux"),
+    "RGB alone": _fft("network=ostrack_tiny"),
+    "RGB alone, srft": _srft("network=ostrack_tiny"),
+    "second camera alone": _fft("network=ostrack_tiny_aux"),
+    "second camera alone, srft": _srft("network=ostrack_tiny_aux"),
+    **{
+        f"srft, {form}": _srft(form=form)
+        for form in ("event_frame", "event_count", "time_surface", "tsltd", "event_volume")
+    },
 }  # fmt: skip
 
 
 class Question(NamedTuple):
     """A question, the table or figure of the paper that asks it, and the variants that answer it.
 
-    The other variants are compared, seed by seed, with ``reference``.
+    The other variants are compared, seed by seed, with ``reference``. Where ``modality`` is given,
+    it is asked of that one alone.
     """
 
     text: str
     asked_by: str
     reference: str
     variants: tuple[str, ...]
+    modality: str | None = None
+
+    def concerns(self, modality: str) -> bool:
+        """Whether it is asked of ``modality``."""
+        return self.modality in (None, modality)
 
 
 QUESTIONS = {
@@ -155,6 +200,19 @@ QUESTIONS = {
         "srft",
         ("fft", "srft", "l2sp", "ewc", "ewc:diagonal", "tracer"),
     ),
+    "estimates": Question(
+        "Does the better estimate of the eigenvalues matter?",
+        "",
+        "srft",
+        ("fft", "srft", *(f"srft, prior by {prior}" for prior in PRIORS)),
+    ),
+    "representations": Question(
+        "Which image of the events?",
+        "Table X",
+        "srft",
+        ("srft", *(label for label, variant in VARIANTS.items() if variant and variant.form)),
+        "event",
+    ),
 }
 
 
@@ -181,19 +239,26 @@ def cells(budget: Budget, questions: tuple[str, ...]) -> Iterator[Cell]:
     for name in questions:
         if name not in QUESTIONS:
             raise unknown("question", name, QUESTIONS)
-    variants = dict.fromkeys(v for name in questions for v in QUESTIONS[name].variants)
     for seed in range(budget.seeds):
         for modality in budget.modalities:
-            for variant in variants:
+            asked = (QUESTIONS[name] for name in questions if QUESTIONS[name].concerns(modality))
+            for variant in dict.fromkeys(
+                label for question in asked for label in question.variants
+            ):
                 if VARIANTS[variant] is not None or seed == 0:
                     yield Cell(modality, variant, seed)
 
 
-def recipe(cell: Cell, budget: Budget, train_set: str) -> Recipe:
-    """The recipe that a cell trains on ``train_set`` (``name:root``)."""
+def recipe(cell: Cell, budget: Budget, train_set: str, prior: Path | None = None) -> Recipe:
+    """The recipe of a cell.
+
+    Args:
+        train_set: ``name:root``.
+        prior: file of the prior, where the variant wants one that is not the exact Fisher's.
+    """
     from ltr_ext.recipe import load_recipe  # imports torch; every `srft` command imports this file
 
     settings = [*budget.settings, f"datasets={train_set}", f"seed={cell.seed}", "workers=0"]
-    return load_recipe(f"tiny_{cell.modality}").override(
-        [*settings, *(VARIANTS[cell.variant] or ())]
-    )
+    variant = VARIANTS[cell.variant] or Variant(())
+    given = () if prior is None else (f"prior={prior}",)
+    return load_recipe(f"tiny_{cell.modality}").override([*settings, *variant.settings, *given])

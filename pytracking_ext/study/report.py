@@ -30,6 +30,10 @@ def _tracked(name: str) -> Callable[[dict], float]:
     return lambda result: 100 * float(np.mean(list(result[name].values())))
 
 
+def _attribute(name: str) -> Measure:
+    return Measure(name, lambda result: 100 * result["attributes"][name])
+
+
 def _moved(result: dict) -> float | None:
     return 100 * float(np.mean(list(result["moved"].values()))) if result["moved"] else None
 
@@ -93,6 +97,21 @@ def question_table(results: Results, modality: str, question: Question) -> Table
     return table
 
 
+def attribute_table(results: Results, modality: str) -> Table:
+    """Tracked target videos by attribute, a row per variant, compared with full fine-tuning."""
+    names = sorted({name for result in results.values() for name in result["attributes"]})
+    title = f"On which videos? {modality}, mean IoU (percent) by attribute"
+    table = Table(title, ["variant", *names])
+    for variant in _run_variants(results, modality):
+        columns = [
+            [values_by_seed(results, modality, v, _attribute(name)) for v in (variant, "fft")]
+            for name in names
+        ]
+        compared = variant != "fft"
+        table.add(variant, [_cell(v, r if compared and r else None) for v, r in columns])
+    return table
+
+
 def _cell(values: dict[int, float], reference: dict[int, float] | None) -> str:
     if not values:
         return "-"
@@ -119,9 +138,10 @@ def write_report(results: Results, questions: Iterable[str], out: Path) -> Path:
         figure = out / f"plasticity_stability_{modality}.png"
         atomic_write(figure, lambda file, modality=modality: _draw(results, modality, file))
         sections.append(f"![What was learned and what was kept: {modality}]({figure.name})")
-        for name in questions:
-            table = question_table(results, modality, QUESTIONS[name])
-            sections.append(render(table, "markdown"))
+        asked = [QUESTIONS[name] for name in questions if QUESTIONS[name].concerns(modality)]
+        tables = [question_table(results, modality, question) for question in asked]
+        tables.append(attribute_table(results, modality))
+        sections += [render(table, "markdown") for table in tables if table.rows]
     file = out / "study.md"
     write_text(file, "\n\n".join(sections) + "\n")
     return file

@@ -17,7 +17,8 @@ from srft_plugin.errors import UserError
 
 from .cell import RESULT, run_cell
 from .data import StudyData
-from .plan import Budget, Cell
+from .plan import VARIANTS, Budget, Cell
+from .priors import write_priors
 
 
 def run_study(
@@ -36,15 +37,16 @@ def run_study(
         UserError: a cell failed; the others have been run, and are kept.
     """
     folder = folder.resolve()
-    data = {modality: StudyData(folder / "data", modality) for modality in budget.modalities}
+    data = {key: StudyData(folder / "data", *key) for key in dict.fromkeys(map(_data_key, plan))}
     for videos in data.values():
         videos.write(budget)
+    write_priors(plan, budget, folder, devices[0])
     failures: dict[Cell, str] = {}
     log = folder / "study.log"
     workers = ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (jobs, log))
     with workers, tqdm(total=len(plan), desc="study", unit="cell", disable=None) as progress:
         running = {
-            workers.submit(run_cell, cell, budget, folder, data[cell.modality], device): cell
+            workers.submit(run_cell, cell, budget, folder, data[_data_key(cell)], device): cell
             for cell, device in zip(plan, cycle(devices))
         }
         for future in as_completed(running):
@@ -70,6 +72,11 @@ def finished(plan: list[Cell], folder: Path) -> dict[Cell, dict]:
     if not results:
         raise UserError(f"{folder} holds no result of this study; `srft study run` makes them")
     return results
+
+
+def _data_key(cell: Cell) -> tuple[str, str | None]:
+    variant = VARIANTS[cell.variant]
+    return cell.modality, variant and variant.form
 
 
 def _start_worker(jobs: int, log: Path) -> None:

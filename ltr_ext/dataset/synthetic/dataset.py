@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ltr_ext.data.events import DEFAULT_FORM
 from ltr_ext.data.representation import represent
 from ltr_ext.dataset.sequence import Sequence
 
@@ -57,7 +58,7 @@ class Synthetic:
     options: SceneOptions = SceneOptions()
     modality: str | None = None
     name: str = "synthetic"
-    event_form: str = "colour_polarity"
+    event_form: str = DEFAULT_FORM
 
     def __len__(self) -> int:
         return self.count

@@ -13,7 +13,7 @@ from itertools import count
 import cv2
 import numpy as np
 
-from ltr_ext.data.events import Events, render_events
+from ltr_ext.data.events import DEFAULT_FORM, Events, render_events
 
 from .cameras import FRAME_TIME, EventCamera, ThermalCamera
 from .objects import Crossing, SceneObject, Wave, draw_skin, recolour, silhouette
@@ -258,7 +258,7 @@ class Scene:
             return Events(*(np.zeros(0, kind) for kind in (np.int64, np.intp, np.intp, bool)))
         return self._event_camera.events(self, t)
 
-    def aux(self, t: int, modality: str, event_form: str = "colour_polarity") -> np.ndarray:
+    def aux(self, t: int, modality: str, event_form: str = DEFAULT_FORM) -> np.ndarray:
         """What a data set of the modality stores: depth, thermal or rendered event image."""
         if modality != "event":
             return self.depth(t) if modality == "depth" else self.thermal(t)

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ltr_ext.admin.files import write_text
+from ltr_ext.data.events import DEFAULT_FORM
 from ltr_ext.dataset.kinds import KINDS
 from srft_plugin.errors import UserError, unknown
 
@@ -41,6 +42,7 @@ def write_sequences(
     description: str = "sequences",
     kind: str = "depthtrack",
     listing: str = "list.txt",
+    event_form: str = DEFAULT_FORM,
 ) -> Path:
     """Writes scenes as sequences of a data set; finished sequences are kept.
 
@@ -53,8 +55,9 @@ def write_sequences(
         scenes: by the name of the sequence.
         description: what the progress bar says.
         kind: key of ``FILES``: ``depthtrack`` (uint16 depth in millimetres), ``lasher`` or
-            ``visevent`` (colour-polarity event images).
+            ``visevent`` (event images).
         listing: file with the names, relative to ``folder``.
+        event_form: key of ``EVENT_FORMS``, for event images.
 
     Raises:
         UserError: unknown kind, or a file that cannot be written.
@@ -67,7 +70,7 @@ def write_sequences(
         if target.exists():
             continue
         shutil.rmtree(partial, ignore_errors=True)
-        _write_images(partial, scene, kind)
+        _write_images(partial, scene, kind, event_form)
         for file, rows in _tables(scene, kind):
             np.savetxt(partial / file, rows, fmt="%.2f" if rows.ndim > 1 else "%d", delimiter=",")
         partial.rename(target)
@@ -75,7 +78,7 @@ def write_sequences(
     return folder
 
 
-def _write_images(folder: Path, scene: Scene, kind: str) -> None:
+def _write_images(folder: Path, scene: Scene, kind: str, event_form: str) -> None:
     layout, files = KINDS[kind].layout, FILES[kind]
     rgb, aux = folder / layout.rgb[0], folder / layout.aux[0]
     rgb.mkdir(parents=True)
@@ -83,7 +86,7 @@ def _write_images(folder: Path, scene: Scene, kind: str) -> None:
     for t in range(len(scene)):
         number = t + files.first
         _write(rgb / (files.rgb % number), scene.rgb(t))
-        _write(aux / (files.aux % number), scene.aux(t, layout.modality))
+        _write(aux / (files.aux % number), scene.aux(t, layout.modality, event_form))
 
 
 def _write(file: Path, image: np.ndarray) -> None:

@@ -6,12 +6,15 @@ import math
 
 import pytest
 
+from ltr_ext.models.checkpoint import load_network
+from ltr_ext.run_training import base_file, given_prior
 from pytracking_ext.study.cell import run_cell
 from pytracking_ext.study.data import StudyData
 from pytracking_ext.study.plan import BUDGETS, QUESTIONS, VARIANTS, Cell, cells, recipe
+from pytracking_ext.study.priors import prior_file, write_priors
 from pytracking_ext.study.report import question_table, write_report
 from pytracking_ext.study.statistics import estimate, paired
-from srft_plugin import UserError
+from srft_plugin import Prior, UserError
 from srft_plugin.cli import main
 
 TINY = dataclasses.replace(
@@ -48,10 +51,11 @@ def test_a_plan_has_each_cell_once_and_every_recipe_is_valid():
     trained = {c.variant for c in plan if VARIANTS[c.variant] is not None}
     assert {c.seed for c in plan if c.variant == "srft"} == set(range(budget.seeds))
     assert {c.seed for c in plan if c.variant == "zero-shot"} == {0}
-    assert {recipe(c, budget, "synthetic_rgbd").total_steps for c in plan} == {160}
+    assert {recipe(c, budget, "synthetic_rgbd").total_steps for c in plan} == {120}
     for question in QUESTIONS.values():
         assert question.reference in question.variants
-        assert trained.issuperset(v for v in question.variants if VARIANTS[v] is not None)
+        wanted = {v for v in question.variants if VARIANTS[v] is not None}
+        assert trained.issuperset(wanted) == question.concerns("depth")
 
 
 def test_a_question_nobody_asked():
@@ -59,11 +63,46 @@ def test_a_question_nobody_asked():
         list(cells(BUDGETS["small"], ("kapa",)))
 
 
+def test_representations_of_events_are_asked_of_events_alone():
+    budget = dataclasses.replace(TINY, modalities=("depth", "event"), seeds=1)
+    plan = list(cells(budget, ("representations",)))
+    assert {cell.modality for cell in plan} == {"event"} and len(plan) == 6
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     data = StudyData(tmp_path_factory.mktemp("study"), "depth")
     data.write(TINY)
     return data
+
+
+def test_seeds_have_training_videos_of_their_own(data):
+    first, second = (data.train(seed)[0] for seed in (0, 1))
+    assert (first.frames.rgb(0) != second.frames.rgb(0)).any()
+
+
+def test_event_images_of_another_form(tmp_path):
+    budget = dataclasses.replace(TINY, seeds=1)
+    images = []
+    for form in (None, "time_surface"):
+        events = StudyData(tmp_path, "event", form)
+        events.write(budget)
+        images.append(events.target()[0].frames.aux(1))
+    assert (images[0] != images[1]).any()
+    assert len(list(tmp_path.glob("event*"))) == 2
+
+
+def test_a_random_prior_deals_out_the_same_eigenvalues(tmp_path):
+    plan = [Cell("depth", "srft, prior by random", seed) for seed in (0, 1)]
+    write_priors([*plan, Cell("depth", "srft", 0)], TINY, tmp_path, "cpu")
+    found = [Prior.load(prior_file(cell, tmp_path)) for cell in plan]
+    assert prior_file(Cell("depth", "srft", 0), tmp_path) is None
+    values = [prior.sensitivity() for prior in found]
+    assert list(values[0]) == list(values[1]) and values[0] != values[1]
+    assert all(prior.metadata["method"] == "random" for prior in found)
+    # a recipe takes it: it is of the base tracker's weights
+    settings = recipe(plan[0], TINY, "synthetic_rgbd", prior_file(plan[0], tmp_path))
+    assert given_prior(settings, load_network(base_file(settings.base)), Prior).spectra
 
 
 @pytest.mark.parametrize("variant", ["zero-shot", "fft"])
@@ -86,7 +125,7 @@ def a_result(target, rgb):
     return {
         "target": {"a": target, "b": target}, "rgb": {"a": rgb}, "target_pairs": 0.5,
         "rgb_pairs": 0.5, "train_pairs": 0.75, "moved": {"x": 0.01, "y": 0.03},
-        "samples_per_second": 40.0,
+        "samples_per_second": 40.0, "attributes": {"low_light": target},
     }  # fmt: skip
 
 

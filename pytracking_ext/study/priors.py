@@ -1,0 +1,55 @@
+"""Priors of the base tracker that are not the exact Fisher's: made once, shared by the cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ltr_ext.admin.files import atomic_write
+from ltr_ext.models.checkpoint import load_network
+from ltr_ext.recipe import Recipe
+from ltr_ext.run_training import base_file, source_prior
+from srft_plugin.prior import Prior
+
+from .plan import VARIANTS, Budget, Cell, recipe
+
+
+def prior_file(cell: Cell, folder: Path) -> Path | None:
+    """Where the prior of ``cell`` is in the study's folder; None for the recipe's own."""
+    variant = VARIANTS[cell.variant]
+    if variant is None or variant.prior is None:
+        return None
+    name = f"random{cell.seed}" if variant.prior == "random" else variant.prior
+    return folder / "priors" / f"{name}.safetensors"
+
+
+def write_priors(plan: Iterable[Cell], budget: Budget, folder: Path, device: str) -> None:
+    """Estimates the priors that the cells want and that are not there yet."""
+    for cell in plan:
+        file = prior_file(cell, folder)
+        if file is not None and not file.exists():
+            method = VARIANTS[cell.variant].prior
+            settings = recipe(cell, budget, "synthetic_rgbd")  # the training set has no part in it
+            make = _random if method == "random" else _estimate
+            atomic_write(file, make(settings, method, budget, device).save)
+
+
+def _estimate(settings: Recipe, method: str, budget: Budget, device: str) -> Prior:
+    few = replace(settings, prior_samples=budget.curvature_samples)
+    return source_prior(few, _base(settings), torch.device(device), method=method)
+
+
+def _random(settings: Recipe, method: str, budget: Budget, device: str) -> Prior:
+    """The exact Fisher's eigenvalues, dealt out to the operations by lot."""
+    prior = source_prior(settings, _base(settings), torch.device(device))
+    names = list(prior.spectra)
+    lot = torch.randperm(len(names), generator=torch.Generator().manual_seed(settings.seed))
+    spectra = {name: prior.spectra[names[k]] for name, k in zip(names, lot.tolist(), strict=True)}
+    return replace(prior, spectra=spectra, metadata=prior.metadata | {"method": method})
+
+
+def _base(settings: Recipe):
+    return load_network(base_file(settings.base))
