@@ -41,12 +41,16 @@ class Recipe:
         decay_at: share of the steps after which it does.
         kappa: harmony coefficient of Eq. 14.
         top_k, prior_samples: eigenvalues per operation (Eq. 8) and samples of D_0.
+        prior: file of the base tracker's prior sensitivity, from `srft sensitivity` or another run;
+            None estimates it when the run starts.
         max_gap: largest distance in frames between template and search region.
         centre_jitter, scale_jitter: displacement of the search region (dimensionless).
         seed: seeds initialisation, sampling and augmentation.
         validation, validation_samples: sets and number of the pairs that each epoch is judged on;
             without sets, it is judged by its own training pairs.
         keep: how many of the newest checkpoints stay, beside the best.
+        save_minutes: after so many minutes there is a checkpoint within an epoch, too, at the next
+            step that is logged; ``inf`` for none.
         max_skipped: so many steps in a row with a NaN or infinite gradient end the run.
         precision: ``fp32``, or autocast to ``bf16`` or to ``fp16`` with a scaled loss.
         accumulate: parts that a batch is computed in, one after the other.
@@ -78,6 +82,7 @@ class Recipe:
     kappa: float = 0.6
     top_k: int = 10
     prior_samples: int = 256
+    prior: str | None = None
     max_gap: int = 200
     centre_jitter: float = 3.0
     scale_jitter: float = 0.25
@@ -85,6 +90,7 @@ class Recipe:
     validation: tuple[str, ...] = ()
     validation_samples: int = 512
     keep: int = 2
+    save_minutes: float = 10.0
     max_skipped: int = 10
     precision: str = "fp32"
     accumulate: int = 1

@@ -195,7 +195,8 @@ def run_prior(
         )
     file = folder / PRIORS[kind]
     if processes.is_first and not _has_prior(file, kind, recipe, base):
-        atomic_write(file, source_prior(recipe, base, device, kind).save)
+        made = source_prior(recipe, base, device, kind) if recipe.prior is None else None
+        atomic_write(file, (made or given_prior(recipe, base, kind)).save)
     processes.wait()
     names = [name for name, _ in network.named_parameters()]
     parameters = {name: network.base_name(name) for name in names}
@@ -212,10 +213,29 @@ def _has_prior(file: Path, kind: type[Prior], recipe: Recipe, base: TrackingNetw
     return same_weights and (kind is DiagonalFisher or found.get("top_k") == str(recipe.top_k))
 
 
+def given_prior(recipe: Recipe, base: TrackingNetwork, kind: type[Prior]) -> Prior:
+    """The prior in the file that the recipe names, cut to its ``top_k``.
+
+    Raises:
+        UserError: no such file, the prior of other weights, or one with fewer eigenvalues.
+    """
+    prior = kind.load(recipe.prior)
+    if prior.metadata.get("weights_sha256") != weights_sha256(base):
+        raise UserError(
+            f"{recipe.prior} is not the prior of base={recipe.base}: it was made from other "
+            "weights; make one with `srft sensitivity`, or leave prior= out"
+        )
+    return prior if kind is DiagonalFisher else prior.leading(recipe.top_k)
+
+
 def source_prior(
-    recipe: Recipe, base: TrackingNetwork, device: torch.device, kind: type[Prior] = Prior
+    recipe: Recipe,
+    base: TrackingNetwork,
+    device: torch.device,
+    kind: type[Prior] = Prior,
+    method: str = "fisher",
 ) -> Prior:
-    """Prior sensitivity of the base tracker on the recipe's RGB data (III-B.1)."""
+    """Prior sensitivity of the base tracker on the recipe's RGB data (III-B.1), by ``method``."""
     data = training_pairs(recipe, recipe.source, base, recipe.prior_samples, recipe.seed + 1)
     size = 1 if kind is DiagonalFisher else min(PRIOR_BATCH, recipe.prior_samples)
     loader = make_loader(data, size, workers=recipe.workers)
@@ -226,7 +246,9 @@ def source_prior(
     if kind is DiagonalFisher:
         prior = estimate_diagonal(network, sample_loss, batches, data=names)
     else:
-        prior = estimate_prior(network, sample_loss, batches, top_k=recipe.top_k, data=names)
+        prior = estimate_prior(
+            network, sample_loss, batches, method=method, top_k=recipe.top_k, data=names
+        )
     base.cpu()
     return prior
 

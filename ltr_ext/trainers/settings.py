@@ -12,11 +12,11 @@ from ltr_ext.recipe import Recipe
 from srft_plugin.errors import UserError
 
 FILE = "recipe.json"
-FREE = ("workers",)  # may change without a word: they have no influence on the weights
+FREE = ("workers", "keep", "save_minutes")  # may change without a word: no weight depends on them
 # These say what the saved state belongs to, or how it counts steps: no run can change them.
 FIXED = (
     "network", "base", "trainable", "regularizer", "regularizer_options", "lr_groups", "batch_size",
-    "samples_per_epoch",
+    "samples_per_epoch", "prior",
 )  # fmt: skip
 
 

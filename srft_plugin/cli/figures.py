@@ -11,6 +11,7 @@ from srft_plugin.errors import UserError
 if TYPE_CHECKING:
     from srft_plugin.prior import Prior
 
+METHODS = ("fisher", "lanczos", "finite_difference")
 
 def add_commands(subparsers) -> None:
     """Mounts the sub-commands on the `srft` parser."""
@@ -20,6 +21,9 @@ def add_commands(subparsers) -> None:
         description=_sensitivity.__doc__,
     )
     _add_config(sensitivity)
+    sensitivity.add_argument(
+        "--method", choices=METHODS, default="fisher", help="of the estimate (default: fisher)"
+    )
     sensitivity.add_argument("--out", type=Path, required=True, help="folder to write to")
     sensitivity.set_defaults(run=_sensitivity)
 
@@ -73,7 +77,7 @@ def _sensitivity(arguments: argparse.Namespace) -> int:
     if recipe.base is None:
         raise UserError(f"{arguments.config} starts from scratch: there is no prior to measure")
     base = load_network(base_file(recipe.base))
-    prior = source_prior(recipe, base, torch.device(arguments.device))
+    prior = source_prior(recipe, base, torch.device(arguments.device), method=arguments.method)
     atomic_write(arguments.out / "prior.safetensors", prior.save)
     atomic_write(arguments.out / "sensitivity.png", lambda file: sensitivity_map(prior, file))
     ranked = sorted(prior.sensitivity().items(), key=lambda item: -item[1])

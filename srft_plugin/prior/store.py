@@ -44,6 +44,18 @@ class Prior:
         """
         return {n: float(s[:top_k].mean()) for n, s in self.spectra.items() if len(s)}
 
+    def leading(self, top_k: int) -> Prior:
+        """The prior of the ``top_k`` leading eigenvalues of each operation.
+
+        Raises:
+            UserError: it was estimated with fewer.
+        """
+        held = int(self.metadata.get("top_k", top_k))
+        if held < top_k:
+            raise UserError(f"the prior holds {held} eigenvalues per operation, top_k is {top_k}")
+        spectra = {name: s[:top_k] for name, s in self.spectra.items()}
+        return Prior(spectra, self.shapes, self.metadata | {"top_k": str(top_k)})
+
     def save(self, path: str | Path) -> None:
         """Write a safetensors file: one tensor per operation, the rest as metadata."""
         entries = self.metadata | {"format": "srft-prior-1", "shapes": json.dumps(self.shapes)}

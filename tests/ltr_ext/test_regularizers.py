@@ -54,6 +54,26 @@ def test_diagonal_fisher_is_made_once_and_belongs_to_the_weights(base, tmp_path,
     run_training.run_prior(*arguments, run_training.Processes())
 
 
+def test_a_given_prior_is_used_and_must_be_of_the_base(base, tmp_path, monkeypatch):
+    network = load_network(base)
+    prior = run_training.source_prior(TUNE.override(["top_k=3"]), network, torch.device("cpu"))
+    prior.save(tmp_path / "prior.safetensors")
+    recipe = TUNE.override([f"base={base}", f"prior={tmp_path / 'prior.safetensors'}"])
+    tuned = run_training.trainable_network(recipe, network)
+    monkeypatch.setattr(run_training, "source_prior", None)  # would fail if it were called
+    rest = (tmp_path / "run", torch.device("cpu"), run_training.Processes())
+    found = run_training.run_prior(recipe, tuned, network, *rest)
+    expected = prior.spectra["backbone.blocks.0.attn.qkv"][:2]  # top_k of the recipe
+    assert torch.equal(found.spectra["backbone.fusion.0.attn.qkv"], expected)
+
+    with pytest.raises(UserError, match="holds 3 eigenvalues per operation, top_k is 4"):
+        run_training.given_prior(recipe.override(["top_k=4"]), network, run_training.Prior)
+    with torch.no_grad():
+        next(network.parameters()).add_(1)
+    with pytest.raises(UserError, match="made from other weights"):
+        run_training.given_prior(recipe, network, run_training.Prior)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

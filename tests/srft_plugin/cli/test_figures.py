@@ -32,6 +32,13 @@ def test_sensitivity(base, tmp_path, capsys):
     assert "backbone.blocks.3.attn.qkv" in capsys.readouterr().out
 
 
+def test_sensitivity_by_another_method(base, tmp_path):
+    arguments = ["--config", "tiny_depth", "--method", "lanczos", "--out", str(tmp_path)]
+    overrides = [f"base={base}", "prior_samples=2", "top_k=1", "workers=0"]
+    assert main(["sensitivity", *arguments, *overrides]) == 0
+    assert Prior.load(tmp_path / "prior.safetensors").metadata["method"] == "lanczos"
+
+
 def test_sensitivity_of_a_network_from_scratch_is_refused(tmp_path, capsys):
     assert main(["sensitivity", "--config", "pretrain_tiny", "--out", str(tmp_path)]) == 2
     assert "starts from scratch" in capsys.readouterr().err
