@@ -35,15 +35,28 @@ def read_raw(path: str | os.PathLike) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image
 
 
-def decode_top(path: str | os.PathLike, rows: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """``decode_any``, but rows from ``rows`` on may be missing, and the whole height and width.
+def decode_top(
+    path: str | os.PathLike, rows: int, colourless: bool = False
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Image as stored, and its height and width; rows from ``rows`` on may be missing.
+
+    Args:
+        path: the file.
+        rows: how many are wanted.
+        colourless: all pixels are known to be grey, so one plane may be returned for three.
+
+    Returns:
+        (>= min(rows, height), width) or (.., width, 3) of its own type, colours in BGR order, and
+        (height, width) of the whole image.
 
     Raises:
         UserError: the file is absent, truncated or no image.
     """
     data = read_bytes(path)
-    if data.startswith(jpeg.SIGNATURE) and (top := jpeg.decode_top(data, rows)) is not None:
-        return top
+    if data.startswith(jpeg.SIGNATURE):
+        top = jpeg.decode_top(data, rows, colourless)
+        if top is not None:
+            return top
     image = _decode_bytes(data, path, _AS_STORED)
     return image, image.shape[:2]
 

@@ -20,32 +20,42 @@ def is_complete(data: bytes) -> bool:
     return data.endswith(END, scan) or data.find(END, scan) >= 0  # the first is quicker
 
 
-def decode_top(data: bytes, rows: int) -> tuple[np.ndarray, tuple[int, int]] | None:
-    """Decodes a colour picture down to row ``rows``, and tells its whole height and width.
+def decode_top(
+    data: bytes, rows: int, colourless: bool = False
+) -> tuple[np.ndarray, tuple[int, int]] | None:
+    """Decodes a picture down to row ``rows``, and tells its whole height and width.
 
     A picture is coded from top to bottom, so one whose header gives a smaller height is decoded
     that far, to the same pixels. The image may have more rows than asked for.
 
+    Args:
+        data: the file.
+        rows: how many are wanted.
+        colourless: the picture is known to be grey, so that colour planes need not be decoded.
+
     Returns:
-        The upper part (>= min(rows, height), width, 3) uint8 in BGR order, and (height, width);
-        None for what this does not serve: progressive or grey pictures, or no ``simplejpeg``.
+        The upper part (>= min(rows, height), width, 3) uint8 in BGR order, of a colourless picture
+        and one stored in one plane (.., width), and (height, width); None for what this does not
+        serve: progressive pictures, those of four planes, or no ``simplejpeg``.
     """
     frame = next((at for marker, at in _segments(data) if marker in _BASELINE), None)
     if simplejpeg is None or frame is None or frame + 10 > len(data):
         return None
     height, width = (int.from_bytes(data[at : at + 2], "big") for at in (frame + 5, frame + 7))
-    if height == 0 or data[frame + 9] != 3:
+    planes = data[frame + 9]
+    if height == 0 or planes not in (1, 3):
         return None
+    grey = colourless or planes == 1
     wanted = min(height, rows + _MARGIN).to_bytes(2, "big")
     try:
         image = simplejpeg.decode_jpeg(
             data[: frame + 5] + wanted + data[frame + 7 :],
-            "BGR",
+            "GRAY" if grey else "BGR",
             strict=False,  # else the rows that are left over count as damage
         )
     except ValueError:
         return None  # another decoder says what is wrong
-    return image, (height, width)
+    return image[..., 0] if grey else image, (height, width)
 
 
 def _segments(data: bytes) -> list[tuple[int, int]]:

@@ -69,13 +69,13 @@ def _stretch(depth: np.ndarray, low: int, high: int) -> np.ndarray:
     return cv2.convertScaleAbs(depth, alpha=scale, beta=-low * scale)  # saturates at 255
 
 
-def represent(raw: np.ndarray, modality: str) -> np.ndarray:
-    """The auxiliary image in the default form of its modality.
+def represent(raw: np.ndarray, modality: str | None) -> np.ndarray:
+    """An image in the default form of its modality.
 
     Args:
-        raw: depth as (H, W) uint16; thermal and event images as (H, W), (H, W, 1) or (H, W, 3)
-            uint8. An image of three uint8 channels counts as represented and is returned as it is.
-        modality: ``depth``, ``thermal`` or ``event``.
+        raw: depth as (H, W) uint16; others as (H, W), (H, W, 1) or (H, W, 3) uint8. An image of
+            three uint8 channels counts as represented and is returned as it is.
+        modality: ``depth``, ``thermal`` or ``event``; None for a colour image.
 
     Returns:
         (H, W, 3) uint8.
@@ -83,7 +83,7 @@ def represent(raw: np.ndarray, modality: str) -> np.ndarray:
     Raises:
         UserError: unknown modality, or an image that it cannot have.
     """
-    if modality not in MODALITIES:
+    if modality is not None and modality not in MODALITIES:
         raise unknown("modality", modality, MODALITIES)
     if raw.dtype == np.uint8 and raw.ndim == 3 and raw.shape[2] == 3:
         return raw
@@ -95,6 +95,6 @@ def represent(raw: np.ndarray, modality: str) -> np.ndarray:
             return cv2.merge([plane] * 3)
     expected = "(H, W) uint16" if modality == "depth" else "(H, W) uint8"
     raise UserError(
-        f"a {modality} image of shape {raw.shape} and type {raw.dtype}: expected {expected}, "
-        "or three uint8 channels"
+        f"a {modality or 'colour'} image of shape {raw.shape} and type {raw.dtype}: "
+        f"expected {expected}, or three uint8 channels"
     )

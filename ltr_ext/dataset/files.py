@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ltr_ext.data.crop import Window, cut
-from ltr_ext.data.io import decode_top, read_aux, read_rgb
+from ltr_ext.data.io import decode_top, read_aux, read_raw, read_rgb
 from ltr_ext.data.representation import depth_range, represent, represent_depth
 from srft_plugin.errors import UserError
 
@@ -81,8 +80,9 @@ class FileFrames:
     def regions(self, index: int, cuts: Many[tuple[Window, int]], aux: bool) -> list[np.ndarray]:
         """Windows of frame ``index``, resized: (size, size, 3), with ``aux`` (size, size, 6) each.
 
-        The pixels of ``cut`` on whole images, but only the windows are brought into their colours,
-        and JPEG files are decoded once, no further down than the windows reach.
+        The pixels of ``cut`` on whole images, but only the regions are brought into their colours,
+        and JPEG files are decoded once, no further down than the windows reach; those of a thermal
+        camera whose first picture is grey without their colour planes.
 
         Args:
             index: of the frame.
@@ -93,40 +93,58 @@ class FileFrames:
             UserError: a file is absent, truncated, no image, or the two differ in size.
         """
         rows = max(window.top + window.side for window, _ in cuts)
-        colour, shape = decode_top(self.rgb_path(index), rows)
-        recolour = recolouring(colour, None)
-        images = [cut(colour, window, size, recolour) for window, size in cuts]
+        path = self.rgb_path(index)
+        colour, shape = decode_top(path, rows)
+        images = _cut_all(colour, cuts, None, path)
         if not aux or self.aux_folder is None:
             return images
         path = self.aux_path(index)
-        raw, aux_shape = decode_top(path, rows)
+        colourless = self.modality == "thermal" and _is_grey(self.aux_path(0))
+        raw, aux_shape = decode_top(path, rows, colourless)
         if aux_shape != shape:
             raise UserError(
                 f"{path}: {aux_shape[1]}x{aux_shape[0]} pixels, but the colour image has "
                 f"{shape[1]}x{shape[0]}; register the images to one size"
             )
-        recolour = recolouring(raw, self.modality)
-        try:
-            second = [cut(raw, window, size, recolour) for window, size in cuts]
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+        second = _cut_all(raw, cuts, self.modality, path)
         return [cv2.merge(pair) for pair in zip(images, second, strict=True)]
 
 
-def recolouring(raw: np.ndarray, modality: str | None) -> Callable[[np.ndarray], np.ndarray]:
-    """What brings a part of an image, as decoded, into the form that a network sees.
+@cache
+def _is_grey(path: Path) -> bool:
+    """Whether an image has three equal channels, as most thermal ones that are stored as JPEG."""
+    try:
+        image = read_raw(path)
+    except UserError:
+        return False  # nobody asked for this frame
+    return image.ndim == 3 and bool((image == image[..., :1]).all())
+
+
+def _cut_all(
+    raw: np.ndarray, cuts: Many[tuple[Window, int]], modality: str | None, path: Path
+) -> list[np.ndarray]:
+    """Windows of an image as decoded, (size, size, 3) each, as a network sees them.
 
     Args:
         raw: the image; the range of depth is taken from all of it.
+        cuts: each window with the size of the result.
         modality: None for a colour image.
+        path: of the image, for the error.
+
+    Raises:
+        UserError: an image that the modality cannot have.
     """
+    if modality == "depth" and raw.ndim == 2 and raw.dtype == np.uint16:
+        recolour = partial(represent_depth, span=depth_range(raw))
+        return [cut(raw, window, size, recolour) for window, size in cuts]
+    # channels are resized one by one, so that they may be ordered and copied afterwards
+    parts = [cut(raw, window, size) for window, size in cuts]
     if raw.ndim == 3:
-        return partial(cv2.cvtColor, code=cv2.COLOR_BGR2RGB)
-    if modality is None:
-        return partial(cv2.cvtColor, code=cv2.COLOR_GRAY2RGB)
-    if modality == "depth" and raw.dtype == np.uint16:
-        return partial(represent_depth, span=depth_range(raw))
-    return partial(represent, modality=modality)
+        parts = [cv2.cvtColor(part, cv2.COLOR_BGR2RGB) for part in parts]
+    try:
+        return [represent(part, modality) for part in parts]
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def image_number(name: str) -> int | None:

@@ -64,7 +64,7 @@ def test_a_constant_depth_image_has_one_colour(value):
     assert found.shape == (8, 9, 3) and len(np.unique(found.reshape(-1, 3), axis=0)) == 1
 
 
-@pytest.mark.parametrize("modality", ["thermal", "event"])
+@pytest.mark.parametrize("modality", ["thermal", "event", None])
 def test_one_channel_becomes_three(modality):
     plane = np.random.default_rng(0).integers(0, 256, (5, 6), dtype=np.uint8)
     for raw in (plane, plane[..., None]):
@@ -85,6 +85,7 @@ def test_three_bytes_per_pixel_stay_as_they_are(modality):
         (np.zeros((4, 4), np.uint8), "depth", "expected .H, W. uint16"),
         (np.zeros((4, 4), np.uint16), "thermal", "expected .H, W. uint8"),
         (np.zeros((4, 4, 4), np.uint8), "event", "expected"),
+        (np.zeros((4, 4, 3), np.uint16), None, "a colour image .* expected .H, W. uint8"),
         (np.zeros((4, 4), np.uint16), "radar", "unknown modality 'radar'"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from ltr_ext.data import jpeg
 from ltr_ext.data.crop import Window, cut
 from ltr_ext.data.io import decode_top
+from ltr_ext.dataset import files
 from ltr_ext.dataset.files import FileFrames
 from srft_plugin.errors import UserError
 
@@ -28,7 +29,7 @@ def decoder(request, monkeypatch):
         pytest.skip("needs the extra [fast]")
 
 
-@pytest.fixture(params=["depth", "thermal", "thermal_colour", "event", None])
+@pytest.fixture(params=["depth", "thermal", "thermal_grey", "thermal_colour", "event", None])
 def frames(tmp_path, request):
     rng = np.random.default_rng(0)
     noise = cv2.GaussianBlur(rng.integers(0, 256, (90, 120, 3), dtype=np.uint8), (5, 5), 0)
@@ -39,6 +40,7 @@ def frames(tmp_path, request):
     aux = {
         "depth": rng.integers(0, 12_000, (90, 120), dtype=np.uint16),
         "thermal": noise[..., 0],
+        "thermal_grey": cv2.merge([noise[..., 0]] * 3),
         "thermal_colour": noise[::-1],
         "event": noise[:, ::-1],
     }[kind]
@@ -78,6 +80,13 @@ def test_an_image_of_another_kind_is_an_error_that_names_it(tmp_path):
         frames.regions(0, [(Window(2, 2, 8), 32)], True)
 
 
+def test_sixteen_bits_per_colour_are_an_error_that_names_the_file(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 30, 3), np.uint16))
+    frames = FileFrames(tmp_path, ["a.png"])
+    with pytest.raises(UserError, match=r"a\.png: a colour image .* uint16: expected"):
+        frames.regions(0, [(Window(2, 2, 8), 32)], False)
+
+
 @pytest.mark.parametrize("height", [1, 7, 16, 64, 89, 90, 91, 200])
 @pytest.mark.parametrize("sampling", [0x221111, 0x211111, 0x111111])
 def test_every_row_is_that_of_the_whole_picture(tmp_path, height, sampling):
@@ -89,13 +98,49 @@ def test_every_row_is_that_of_the_whole_picture(tmp_path, height, sampling):
     np.testing.assert_array_equal(top[:height], cv2.imread(str(tmp_path / "a.jpg"))[:height])
 
 
-def test_progressive_and_grey_pictures_are_decoded_whole(tmp_path):
+@pytest.mark.parametrize("height", [1, 16, 91])
+def test_grey_pictures_lose_nothing_without_their_colour_planes(tmp_path, height):
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "one.jpg"), picture)
+    cv2.imwrite(str(tmp_path / "three.jpg"), cv2.merge([picture] * 3))
+    for name, colourless in (("one.jpg", False), ("one.jpg", True), ("three.jpg", True)):
+        top, shape = decode_top(tmp_path / name, height, colourless)
+        whole = cv2.imread(str(tmp_path / name))
+        assert shape == (90, 120)
+        for plane in cv2.split(top):
+            np.testing.assert_array_equal(plane[:height], whole[:height, :, 0])
+
+
+def test_a_thermal_camera_with_colours_keeps_them_and_a_grey_one_is_read_in_one_plane(
+    tmp_path, monkeypatch
+):
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    seen = []
+    decode = files.decode_top
+    monkeypatch.setattr(files, "decode_top", lambda *args: seen.append(args[2:]) or decode(*args))
+    for folder, image in (("grey", cv2.merge([picture[..., 0]] * 3)), ("colour", picture)):
+        (tmp_path / folder).mkdir()
+        for name in ("a.jpg", "b.jpg"):
+            cv2.imwrite(str(tmp_path / folder / name), image)
+        names = ["a.jpg", "b.jpg"]
+        frames = FileFrames(tmp_path / folder, names, tmp_path / folder, names, "thermal")
+        region = frames.regions(1, [(WINDOWS[0], 40)], True)[0]
+        np.testing.assert_array_equal(region[..., 3:], cut(frames.aux(1), WINDOWS[0], 40))
+    assert seen == [(), (True,), (), (False,)]
+
+
+def test_a_damaged_first_frame_does_not_stop_the_others(tmp_path):
+    cv2.imwrite(str(tmp_path / "b.jpg"), np.full((90, 120, 3), 70, np.uint8))
+    (tmp_path / "a.jpg").write_bytes(b"")
+    frames = FileFrames(tmp_path, ["a.jpg", "b.jpg"], tmp_path, ["a.jpg", "b.jpg"], "thermal")
+    assert frames.regions(1, [(WINDOWS[0], 40)], True)[0].shape == (40, 40, 6)
+
+
+def test_progressive_pictures_are_decoded_whole(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "a.jpg"), picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
-    cv2.imwrite(str(tmp_path / "b.jpg"), picture[..., 0])
-    for name in ("a.jpg", "b.jpg"):
-        top, shape = decode_top(tmp_path / name, 20)
-        assert shape == top.shape[:2] == (90, 120)
+    top, shape = decode_top(tmp_path / "a.jpg", 20)
+    assert shape == top.shape[:2] == (90, 120)
 
 
 def test_a_truncated_picture_is_an_error_also_where_its_end_is_not_needed(tmp_path):
