@@ -13,32 +13,43 @@ import torch
 from ltr_ext.admin.files import atomic_write, file_sha256, write_text
 from srft_plugin.errors import UserError
 
-_NAME = re.compile(r"checkpoint_ep(\d{4})\.pt$")
+WHOLE = re.compile(r"checkpoint_ep\d{4}\.pt")
+WITHIN = re.compile(r"checkpoint_ep\d{4}_step\d{8}\.pt")
 
 
 class CheckpointFolder:
-    """The numbered checkpoints ``checkpoint_ep%04d.pt`` in one folder, each with its SHA-256."""
+    """The checkpoints in one folder, each with its SHA-256.
+
+    ``checkpoint_ep%04d.pt`` is the state after so many epochs, ``checkpoint_ep%04d_step%08d.pt``
+    that within the next one, after so many steps of the run. By name they are in their order.
+    """
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder, self.keep = folder, keep
 
-    def path(self, epoch: int) -> Path:
-        """File of the state after ``epoch`` epochs."""
-        return self.folder / f"checkpoint_ep{epoch:04d}.pt"
+    def path(self, epoch: int, step: int | None = None) -> Path:
+        """File of the state after ``epoch`` epochs, or after ``step`` steps within the next."""
+        within = "" if step is None else f"_step{step:08d}"
+        return self.folder / f"checkpoint_ep{epoch:04d}{within}.pt"
 
-    def files(self) -> list[Path]:
-        """Checkpoint files, oldest first."""
+    def files(self, names: re.Pattern[str] = WHOLE) -> list[Path]:
+        """Checkpoint files, oldest first: those after an epoch, unless ``names`` is ``WITHIN``."""
         if not self.folder.is_dir():
             return []
-        return sorted(path for path in self.folder.iterdir() if _NAME.search(path.name))
+        return sorted(path for path in self.folder.iterdir() if names.fullmatch(path.name))
 
-    def save(self, epoch: int, state: dict[str, Any], best: int | None = None) -> Path:
-        """Writes the state after ``epoch`` epochs; of the others the newest and the best stay.
+    def save(
+        self, epoch: int, state: dict[str, Any], best: int | None = None, step: int | None = None
+    ) -> Path:
+        """Writes the state after ``epoch`` epochs, or after ``step`` steps within the next.
+
+        Of those after an epoch the newest and the ``best`` stay; one within an epoch stays until
+        the next checkpoint is there.
 
         Raises:
             UserError: the disk is full; the checkpoints written before are untouched.
         """
-        path = self.path(epoch)
+        path = self.path(epoch, step)
 
         def write(partial: Path) -> None:
             torch.save(state, partial)
@@ -46,10 +57,10 @@ class CheckpointFolder:
             write_text(path.with_suffix(".sha256"), digest)  # first: no checkpoint is without one
 
         atomic_write(path, write)
-        for old in self.files()[: -self.keep]:
-            if best is None or old != self.path(best):
-                old.unlink()
-                old.with_suffix(".sha256").unlink(missing_ok=True)
+        kept = {path, *self.files()[-self.keep :]} | ({self.path(best)} if best else set())
+        for old in {*self.files(), *self.files(WITHIN)} - kept:
+            old.unlink()
+            old.with_suffix(".sha256").unlink(missing_ok=True)
         return path
 
     def load(self, path: Path) -> dict[str, Any]:
@@ -75,7 +86,7 @@ class CheckpointFolder:
         Raises:
             UserError: there are checkpoints and none can be loaded.
         """
-        files = self.files()
+        files = sorted(self.files() + self.files(WITHIN))
         for path in reversed(files):
             try:
                 return self.load(path)

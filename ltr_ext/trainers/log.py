@@ -39,8 +39,8 @@ def read_log(file: Path) -> list[dict[str, Any]]:
 class RunLog:
     """Writes the log of the run in ``folder``, continuing after ``step`` steps.
 
-    What was logged after ``step``, by an epoch that was interrupted, is taken back: those steps are
-    run, and logged, again.
+    What was logged after ``step``, by a run that was stopped, is taken back: those steps are run,
+    and logged, again.
 
     Args:
         writes: False for all processes but one; they say nothing.
@@ -50,7 +50,7 @@ class RunLog:
         self.recipe, self.writes, self.file = recipe, writes, folder / FILE
         if writes:
             self._trim(step)
-            self.board = SummaryWriter(folder / "tensorboard", purge_step=step)
+            self.board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
         self.bar = tqdm(
             total=recipe.total_steps,
             initial=step,

@@ -54,6 +54,13 @@ class Processes:
             values /= self.count
         return values
 
+    def collect(self, value: Any) -> list[Any]:
+        """``value`` of every process, by rank."""
+        values = [value] * self.count
+        if self.count > 1:
+            dist.all_gather_object(values, value)
+        return values
+
     def wait(self) -> None:
         """Returns when all processes have come here."""
         if self.count > 1:
@@ -84,6 +91,28 @@ def seed_everything(*seeds: int) -> None:
     random.seed(int(first))
     np.random.seed(int(second))
     torch.manual_seed(int(third))
+
+
+def generator_states(device: torch.device) -> dict[str, Any]:
+    """Where the generators that ``seed_everything`` seeds are: tensors and plain values."""
+    kind, keys, *rest = np.random.get_state()
+    states = {
+        "python": random.getstate(),
+        "numpy": (kind, keys.tolist(), *rest),
+        "torch": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        states["device"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_generator_states(states: dict[str, Any], device: torch.device) -> None:
+    """Brings the generators to where ``generator_states`` found them."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda" and "device" in states:
+        torch.cuda.set_rng_state(states["device"], device)
 
 
 def gradient_sync(model: nn.Module, on: bool) -> AbstractContextManager:

@@ -25,7 +25,15 @@ from srft_plugin.tuning.regularizer import Regularizer
 from .checkpoints import CheckpointFolder
 from .log import RunLog
 from .preparation import parameter_groups
-from .processes import Processes, gather, gradient_sync, seed_everything, share_like
+from .processes import (
+    Processes,
+    gather,
+    generator_states,
+    gradient_sync,
+    seed_everything,
+    set_generator_states,
+    share_like,
+)
 from .settings import check_settings, with_settings, write_settings
 from .weights import RunningAverage, WeightDistance
 
@@ -38,7 +46,8 @@ class Trainer:
     """Trains ``network`` by ``recipe``; calling ``train`` again continues where it stopped.
 
     The generators are seeded from (seed, epoch, rank) before each epoch, the learning rate is a
-    function of the step, and the sampler of the index: the rest is in the checkpoint.
+    function of the step, and the sampler of the index: the rest is in the checkpoint, which within
+    an epoch has the states of the generators, too.
 
     Args:
         network: at its starting weights; trainable parameters have ``requires_grad``.
@@ -87,11 +96,15 @@ class Trainer:
         # Steps skipped since the last read, and in a row until now; all processes agree on them.
         self.skipped, self.in_a_row = (torch.zeros((), device=device) for _ in range(2))
         self.checkpoints = CheckpointFolder(folder, recipe.keep)
-        self.epoch = self.total_skipped = 0
+        self.epoch = self.step = self.total_skipped = 0  # done so far
+        self.epoch_ious: list[tuple[float, int]] = []  # of this epoch's steps, with their number
+        self.generators: list[dict[str, Any]] = []  # where they were, by rank
+        # When this process last saved, and how long ago that was at the last read, mean over all.
+        self.saved_at, self.unsaved = time.monotonic(), 0.0
         self.best: dict[str, float] | None = None
 
     def train(self, accept_changes: bool = False) -> None:
-        """Runs the epochs that are left, writing a checkpoint after each.
+        """Runs what is left, with a checkpoint after each epoch and every ``save_minutes`` in it.
 
         Args:
             accept_changes: resume with other settings than the run was begun with.
@@ -107,15 +120,8 @@ class Trainer:
         with RunLog(self.folder, self.recipe, self.step, self.processes.is_first) as log:
             while self.epoch < self.recipe.epochs:
                 log.start_epoch(self.epoch)
-                iou = self._train_epoch(batches, log)
-                self.epoch += 1
-                self._save(iou)
+                self._finish_epoch(self._train_epoch(batches, log))
         self.processes.wait()
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps at the start of the current epoch."""
-        return self.epoch * self.recipe.steps_per_epoch
 
     def weights(self) -> dict[str, Tensor]:
         """What the run has come to, for tracking: the averaged weights if there are any.
@@ -135,34 +141,47 @@ class Trainer:
             )
 
     def _train_epoch(self, batches: Iterator[dict[str, Tensor]], log: RunLog) -> float:
-        """One epoch; the IoU that it is judged by."""
-        seed_everything(self.recipe.seed, self.epoch, self.processes.rank)
+        """The epoch, or what is left of it; the IoU that it is judged by."""
+        end = (self.epoch + 1) * self.recipe.steps_per_epoch
+        self._set_generators(at_start=self.step == end - self.recipe.steps_per_epoch)
         self.network.train()
         self.network.start_epoch(self.epoch)
-        sums, count, waited, ious = {}, 0, 0.0, []
-        last = self.recipe.steps_per_epoch - 1
+        sums, count, waited = {}, 0, 0.0
         started = mark = time.perf_counter()
-        for index, batch in enumerate(islice(batches, last + 1)):
+        for batch in islice(batches, end - self.step):
             waited += time.perf_counter() - mark
             batch = to_device(batch, self.device)
-            for name, value in self._train_step(self.step + index, batch).items():
+            for name, value in self._train_step(self.step, batch).items():
                 sums[name] = sums.get(name, 0) + value
             count += 1
+            self.step += 1
             log.advance()
-            if count == LOG_EVERY or index == last:
-                means = self._read(sums, count, self.step + index + 1, batch)
+            if count == LOG_EVERY or self.step == end:
+                means = self._read(sums, count, batch)
                 elapsed = time.perf_counter() - started
                 means["samples_per_second"] = count * self.recipe.batch_size / elapsed
                 means["data_wait"] = waited / elapsed
-                ious.append((means["iou"], count - means["skipped"]))
-                if index == last:
+                if self.step == end:
                     means |= self._judge()
-                log.write(self.step + index + 1, means)
+                log.write(self.step, means)
+                if self.step < end and self.unsaved >= 60 * self.recipe.save_minutes:
+                    self._save()
                 sums, count, waited, started = {}, 0, 0.0, time.perf_counter()
             mark = time.perf_counter()
-        trained = sum(number for _, number in ious)
-        iou = sum(iou * number for iou, number in ious if number) / max(trained, 1)
+        trained = sum(number for _, number in self.epoch_ious)
+        iou = sum(iou * number for iou, number in self.epoch_ious if number) / max(trained, 1)
         return means.get("validation_iou", iou)
+
+    def _set_generators(self, at_start: bool) -> None:
+        """Seeds them at the start of an epoch; within one, they are where the checkpoint says."""
+        rank = self.processes.rank
+        if at_start:
+            seed_everything(self.recipe.seed, self.epoch, rank)
+            self.epoch_ious = []
+        elif rank < len(self.generators):
+            set_generator_states(self.generators[rank], self.device)
+        else:  # the run goes on with more processes than it had
+            seed_everything(self.recipe.seed, self.epoch, rank, self.step)
 
     def _train_step(self, step: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Optimizer step ``step`` (from 0); the values to log, 0 if it is skipped."""
@@ -195,24 +214,25 @@ class Trainer:
         return {name: value.detach().masked_fill(skip, 0) for name, value in values.items()}
 
     def _read(
-        self, sums: dict[str, Tensor], count: int, step: int, batch: dict[str, Tensor]
+        self, sums: dict[str, Tensor], count: int, batch: dict[str, Tensor]
     ) -> dict[str, float]:
-        """Means over the ``count`` steps up to ``step``, and statistics of the last one.
+        """Means over the last ``count`` steps, and statistics of the last one.
 
         Raises:
             UserError: the last ``max_skipped`` steps or more were skipped.
         """
-        counters = [self.skipped, self.in_a_row]
-        stacked = torch.stack([*sums.values(), *counters]).float()
-        *totals, skipped, in_a_row = self.processes.mean(stacked).tolist()
+        unsaved = self.skipped.new_tensor(time.monotonic() - self.saved_at)
+        stacked = torch.stack([*sums.values(), self.skipped, self.in_a_row, unsaved]).float()
+        *totals, skipped, in_a_row, self.unsaved = self.processes.mean(stacked).tolist()
         self.skipped.zero_()
         self.total_skipped += int(skipped)
         if isinstance(self.optimizer, SRFT):
             self.optimizer.take_back(int(skipped))
         if in_a_row >= self.recipe.max_skipped:
-            self._stop(int(in_a_row), step, batch)
+            self._stop(int(in_a_row), batch)
         taken = count - skipped
         means = {n: t / taken if taken else float("nan") for n, t in zip(sums, totals, strict=True)}
+        self.epoch_ious.append((means["iou"], int(taken)))
         means["skipped"] = self.total_skipped
         means["lr"] = self.optimizer.param_groups[-1]["lr"]
         for name, value in gradient_statistics(self.optimizer).items():
@@ -221,14 +241,14 @@ class Trainer:
             means["mean_sensitivity"] = self.optimizer.mean_sensitivity()
         return means
 
-    def _stop(self, in_a_row: int, step: int, batch: dict[str, Tensor]) -> None:
+    def _stop(self, in_a_row: int, batch: dict[str, Tensor]) -> None:
         file = self.folder / f"skipped_batch_rank{self.processes.rank}.safetensors"
         tensors = {name: value.cpu().contiguous() for name, value in batch.items()}
         atomic_write(file, lambda partial: save_file(tensors, partial))
         raise UserError(
-            f"the loss or the gradient of the last {in_a_row} steps up to step {step} was NaN or "
-            f"infinite, and the steps were skipped; the last batch is in {file}, nothing of this "
-            "epoch was saved. Lower lr, or check the boxes of the data set"
+            f"the loss or the gradient of the last {in_a_row} steps up to step {self.step} was NaN "
+            f"or infinite, and the steps were skipped; the last batch is in {file}, nothing since "
+            "the last checkpoint was saved. Lower lr, or check the boxes of the data set"
         )
 
     @torch.no_grad()
@@ -251,19 +271,30 @@ class Trainer:
         dtype = AUTOCAST.get(self.recipe.precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
-    def _save(self, iou: float) -> None:
-        """Checkpoint of the epoch just run; the network for tracking, too, if it is the best."""
+    def _finish_epoch(self, iou: float) -> None:
+        """Counts the epoch just run; the network for tracking is written if it is the best."""
+        self.epoch += 1
         if self.best is None or iou > self.best["iou"]:
             self.best = {"epoch": self.epoch, "iou": iou}
             self.write_network(self.folder / BEST)
+        self._save()
+
+    def _save(self) -> None:
+        """Checkpoint of the run as it is, after an epoch or within one."""
         state = self.state_dict()
         if self.processes.is_first:
-            self.checkpoints.save(self.epoch, state, self.best["epoch"])
+            within = self.step % self.recipe.steps_per_epoch
+            best = self.best and self.best["epoch"]
+            self.checkpoints.save(self.epoch, state, best, self.step if within else None)
+        self.saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on; tensors and plain values only."""
+        """Everything that the next step depends on; tensors and plain values only."""
         return gather({
             "epoch": self.epoch,
+            "step": self.step,
+            "epoch_ious": self.epoch_ious,
+            "generators": self.processes.collect(generator_states(self.device)),
             "net": self.network.state_dict(),
             "average": self.average.values,
             "optimizer": self.optimizer.state_dict(),
@@ -293,6 +324,7 @@ class Trainer:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.regularizer.load_state_dict(state["regularizer"])
-        self.epoch, self.total_skipped = state["epoch"], state["skipped"]
+        self.epoch, self.step, self.epoch_ious = state["epoch"], state["step"], state["epoch_ious"]
+        self.generators, self.total_skipped = state["generators"], state["skipped"]
         self.in_a_row.fill_(state["in_a_row"])
         self.best = state["best"]

@@ -23,6 +23,28 @@ def test_the_newest_are_kept(tmp_path):
     assert folder.load_newest()["epoch"] == 3
 
 
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_one_within_an_epoch_stays_until_the_next(tmp_path):
+    folder = CheckpointFolder(tmp_path, keep=1)
+    folder.save(1, state(1))
+    for step in (120, 140):
+        newest = folder.save(1, {"step": step}, best=1, step=step)
+    assert names(tmp_path) == [
+        "checkpoint_ep0001.pt", "checkpoint_ep0001.sha256",
+        "checkpoint_ep0001_step00000140.pt", "checkpoint_ep0001_step00000140.sha256",
+    ]  # fmt: skip
+    assert folder.files() == [folder.path(1)]
+    assert folder.load_newest() == {"step": 140}
+    newest.write_bytes(b"")
+    with pytest.warns(UserWarning, match="step00000140.pt is damaged.*one before"):
+        assert folder.load_newest()["epoch"] == 1
+    folder.save(2, state(2), best=2)
+    assert names(tmp_path) == ["checkpoint_ep0002.pt", "checkpoint_ep0002.sha256"]
+
+
 def test_nothing_saved_yet(tmp_path):
     assert CheckpointFolder(tmp_path / "none").load_newest() is None
 

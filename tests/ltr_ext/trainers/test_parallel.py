@@ -47,7 +47,7 @@ def runs(mini, tmp_path_factory):
 def test_two_processes_train_like_one(runs, name):
     logs = [(runs / count / name / "log.jsonl").read_text() for count in ("one", "two")]
     one, two = ([json.loads(line) for line in log.splitlines()] for log in logs)
-    assert [record["step"] for record in two] == [3, 6]
+    assert [record["step"] for record in two] == [2, 3, 5, 6]
     # Ranks of shared gradients are those of a histogram, of whole ones partly sorted or sampled.
     tolerance = 2e-3 if name == "fsdp srft" else 1e-5
     for expected, found in zip(one, two, strict=True):
@@ -67,6 +67,10 @@ def test_checkpoints_of_shared_weights_are_whole(runs, mini):
         torch.load(runs / count / "fsdp, average" / "checkpoint_ep0002.pt", weights_only=True)
         for count in ("one", "two")
     ]
+    generators = [[each["torch"] for each in state["generators"]] for state in states]
+    assert [len(each) for each in generators] == [1, 2]
+    assert torch.equal(generators[0][0], generators[1][0])
+    assert not torch.equal(*generators[1])
     shapes = [{name: value.shape for name, value in state["net"].items()} for state in states]
     assert shapes[0] == shapes[1]
     moments = [[v["exp_avg"] for v in state["optimizer"]["state"].values()] for state in states]

@@ -8,9 +8,11 @@ from functools import partial
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ltr_ext.models.registry import build_network
+from ltr_ext.trainers import trainer as trainer_module
 from ltr_ext.trainers.preparation import blocks
 from srft_plugin import ranking
 from srft_plugin.errors import UserError
@@ -48,9 +50,19 @@ def poison(trainer, steps):
     trainer.loader = poisoned
 
 
+def board(folder):
+    """Steps of the losses that TensorBoard shows."""
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return [event.step for event in events.Scalars("train/loss")]
+
+
+@pytest.mark.parametrize("minutes", ["0", "inf"])
 @pytest.mark.parametrize("overrides", SETTINGS.values(), ids=SETTINGS)
-def test_a_run_stopped_in_an_epoch_ends_in_the_same_weights(mini, tmp_path, overrides):
-    overrides = [*overrides, "epochs=3", "validation=any"]
+def test_a_run_stopped_in_an_epoch_ends_in_the_same_weights(
+    mini, tmp_path, overrides, minutes, monkeypatch
+):
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", 2)
+    overrides = [*overrides, "epochs=3", "validation=any", f"save_minutes={minutes}"]
     whole = mini.mini_trainer(tmp_path / "whole", *overrides)
     whole.train()
 
@@ -61,16 +73,23 @@ def test_a_run_stopped_in_an_epoch_ends_in_the_same_weights(mini, tmp_path, over
 
     def stopping(*arguments):
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == 6:
             raise KeyboardInterrupt
         return step(*arguments)
 
     broken._train_step = stopping
     with pytest.raises(KeyboardInterrupt):
         broken.train()
+    names = [path.name for path in (tmp_path / "broken").glob("checkpoint*.pt")]
+    assert ("checkpoint_ep0001_step00000005.pt" in names) == (minutes == "0")
+    torch.rand(3)  # where the generators happen to be does not matter
     resumed = mini.mini_trainer(tmp_path / "broken", *overrides)
+    step, taken = resumed._train_step, []
+    resumed._train_step = lambda number, batch: taken.append(number) or step(number, batch)
     resumed.train()
-    assert resumed.epoch == 3
+    assert taken == list(range(5 if minutes == "0" else 3, 9))
+    assert resumed.epoch == 3 and resumed.best == whole.best
+    assert board(whole.folder) == board(resumed.folder) == [2, 3, 5, 6, 8, 9]
     assert_same(whole.weights(), resumed.weights())
     assert_same(whole.network.state_dict(), resumed.network.state_dict())
     timing = {"samples_per_second", "data_wait"}
@@ -100,6 +119,21 @@ def test_a_skipped_step_is_as_if_it_had_not_been(mini, tmp_path):
     assert (found["skipped"], expected["skipped"]) == (2, 0)
     for name in ("loss", "iou", "grad_norm", "gradient_sparsity", "weight_distance"):
         assert found[name] == pytest.approx(expected[name], rel=1e-6)
+
+
+def test_skipped_steps_count_nothing_in_the_iou_of_their_epoch(mini, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", 2)
+    trainer = mini.mini_trainer(tmp_path, "samples_per_epoch=20")
+    poison(trainer, [0, 1, 3, 7])
+    trainer.train()
+    ious = [record["iou"] for record in records(tmp_path)]
+    taken = [0, 1, 1, 2, 1, 1]
+    epochs = [
+        sum(n * iou for n, iou in zip(taken[part], ious[part], strict=True) if n) / sum(taken[part])
+        for part in (slice(3), slice(3, 6))
+    ]
+    assert ious[0] is None
+    assert trainer.best["iou"] == pytest.approx(max(epochs))
 
 
 def test_an_infinite_gradient_of_a_finite_loss_is_skipped(mini, tmp_path):
