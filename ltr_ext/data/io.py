@@ -122,6 +122,10 @@ def _decode_bytes(data: bytes, path: str | os.PathLike, flags: int) -> np.ndarra
         depth = png.decode_depth(data)
         if depth is not None:
             return depth
+    if data.startswith(jpeg.SIGNATURE) and jpeg.decoder() == "jpeg4py":
+        image = jpeg.decode_jpeg4py(data)
+        if image is not None:
+            return image
     # orientation tags are ignored: annotations and auxiliary images refer to the pixels as stored
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:

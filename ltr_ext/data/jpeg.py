@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
+
+from srft_plugin.errors import UserError, unknown
 
 try:
     import simplejpeg  # extra [fast]; bundles libjpeg-turbo, the decoder that OpenCV uses
@@ -12,6 +16,45 @@ except ImportError:
 SIGNATURE, END = b"\xff\xd8", b"\xff\xd9"
 _SCAN, _BASELINE = 0xDA, (0xC0, 0xC1)
 _MARGIN = 16  # rows below the last one wanted: colour is interpolated from its neighbours
+_CHOICE = "SRFT_JPEG"  # environment variable, so that worker processes and a host know it, too
+_DECODERS = ("simplejpeg", "jpeg4py", "opencv")
+
+
+def decoder() -> str:
+    """Which library decodes JPEG files: that of the environment variable ``SRFT_JPEG``.
+
+    ``simplejpeg``, the default where it is installed, decodes as little as a crop needs; ``opencv``
+    and ``jpeg4py``, the loader of pytracking, decode whole pictures.
+
+    Raises:
+        UserError: no such choice, or it is not installed.
+    """
+    name = os.environ.get(_CHOICE) or ("simplejpeg" if simplejpeg else "opencv")
+    if name not in _DECODERS:
+        raise unknown(f"JPEG decoder in {_CHOICE}", name, _DECODERS)
+    if name == "simplejpeg" and simplejpeg is None:
+        remedy = 'pip install -e ".[fast]"'
+        raise UserError(f"{_CHOICE}={name}: it is not installed; {remedy}, or unset {_CHOICE}")
+    return name
+
+
+def decode_jpeg4py(data: bytes) -> np.ndarray | None:
+    """Decodes a picture with jpeg4py: (H, W, 3) uint8 in BGR order; None where it cannot.
+
+    Raises:
+        UserError: jpeg4py or the library that it needs is not installed.
+    """
+    try:
+        import jpeg4py
+
+        return jpeg4py.JPEG(np.frombuffer(data, np.uint8)).decode(pixfmt=jpeg4py.TJPF_BGR)
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"{_CHOICE}=jpeg4py: {error}; pip install jpeg4py, and libturbojpeg from the system "
+            f"(Debian: libturbojpeg0), or unset {_CHOICE}"
+        ) from error
+    except RuntimeError:
+        return None  # another decoder says what is wrong
 
 
 def is_complete(data: bytes) -> bool:
@@ -36,10 +79,13 @@ def decode_top(
     Returns:
         The upper part (>= min(rows, height), width, 3) uint8 in BGR order, of a colourless picture
         and one stored in one plane (.., width), and (height, width); None for what this does not
-        serve: progressive pictures, those of four planes, or no ``simplejpeg``.
+        serve: progressive pictures, those of four planes, or a ``decoder`` for whole pictures.
+
+    Raises:
+        UserError: see ``decoder``.
     """
     frame = next((at for marker, at in _segments(data) if marker in _BASELINE), None)
-    if simplejpeg is None or frame is None or frame + 10 > len(data):
+    if decoder() != "simplejpeg" or frame is None or frame + 10 > len(data):
         return None
     height, width = (int.from_bytes(data[at : at + 2], "big") for at in (frame + 5, frame + 7))
     planes = data[frame + 9]
