@@ -144,14 +144,15 @@ def _to_onnx(
     program: torch.export.ExportedProgram, names: list[str], record: str
 ) -> torch.onnx.ONNXProgram:
     try:
-        onnx = torch.onnx.export(
-            program, input_names=names, output_names=["box", "confidence"], opset_version=OPSET,
-            dynamo=True, verbose=False,
-        )  # fmt: skip
+        with torch.no_grad():  # attention lays its answer out by whether gradients are wanted
+            onnx = torch.onnx.export(
+                program, input_names=names, output_names=["box", "confidence"],
+                opset_version=OPSET, dynamo=True, verbose=False,
+            )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
         raise UserError(
-            "this version of torch cannot write the network as ONNX; SwinTrack and SDSTrack are "
-            "such networks, and --format torch-export takes them"
+            f"torch {torch.__version__} cannot write this network as ONNX; --format torch-export may "
+            "take it"
         ) from error
     onnx.model.metadata_props["srft"] = record
     return onnx

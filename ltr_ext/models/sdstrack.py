@@ -69,9 +69,12 @@ class AdapterBlock(Block):
     def cross(self, tokens: Tensor) -> Tensor:
         """(B, 2 N, C), RGB then auxiliary: every token attends to the other modality alone."""
         q, k, v = self.attn.split_heads(self.norm1(tokens))
-        k, v = (torch.cat(values.chunk(2, 2)[::-1], 2).unflatten(2, (2, -1)) for values in (k, v))
-        mixed = functional.scaled_dot_product_attention(q.unflatten(2, (2, -1)), k, v)
-        mixed = self.attn.proj(mixed.flatten(2, 3).transpose(1, 2).flatten(2))
+        k, v = (torch.cat(values.chunk(2, 2)[::-1], 2) for values in (k, v))
+        # The two modalities as heads of their own: fused kernels take four axes.
+        q, k, v = (values.unflatten(2, (2, -1)).flatten(1, 2) for values in (q, k, v))
+        mixed = functional.scaled_dot_product_attention(q, k, v)
+        mixed = mixed.unflatten(1, (-1, 2)).flatten(2, 3)
+        mixed = self.attn.proj(mixed.transpose(1, 2).flatten(2))
         mixed = mixed + self.Space_X_X_DTE_Adapter(mixed)
         return self._mlp(tokens + self.drop_path1(mixed), self.MLP_X_X_DTE_Adapter)
 

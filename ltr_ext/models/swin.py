@@ -45,12 +45,14 @@ class WindowAttention(nn.Module):
         ``mask`` (windows, places, places) is added to the attention logits.
         """
         bias = self.relative_position_bias_table[self.relative_position_index]
-        bias = bias.permute(2, 0, 1)[None, None]  # (batch, windows, heads, places, places)
-        bias = bias if mask is None else bias + mask[None, :, None]
+        bias = bias.permute(2, 0, 1)[None]  # (windows, heads, places, places)
+        if mask is not None:
+            bias = (bias + mask[:, None]).repeat(windows.shape[0], 1, 1, 1)
         bias = functional.pad(bias, (extra, 0, extra, 0))
-        qkv = self.qkv(windows).unflatten(3, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
-        mixed = functional.scaled_dot_product_attention(*qkv, attn_mask=bias)
-        return self.proj(mixed.transpose(2, 3).flatten(3))
+        # Every window of the batch as a sample of its own: fused kernels take four axes.
+        qkv = self.qkv(windows).flatten(0, 1).unflatten(2, (3, self.heads, -1))
+        mixed = functional.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4), attn_mask=bias)
+        return self.proj(mixed.transpose(1, 2).flatten(2)).unflatten(0, windows.shape[:2])
 
 
 class SwinBlock(nn.Module):

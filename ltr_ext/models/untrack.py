@@ -126,24 +126,36 @@ def hard_choice(weights: Tensor, sign: int) -> Tensor:
     return hard - weights.detach() + weights
 
 
-def edges(images: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, 4 C, H, W): local maximum minus itself shifted in four directions.
+class Edges(nn.Module):
+    """(B, C, S, S) to (B, 4 C, S, S): local maximum minus itself shifted in four directions.
 
     The shift is ``WINDOW`` / 2 pixels; places that it moves in from outside the image are 0.
+
+    Args:
+        side: S of the images in pixels.
     """
-    margin, dtype = WINDOW // 2, images.dtype
-    images = images.float()  # places in bfloat16 are pixels off
-    peaks = functional.max_pool2d(functional.pad(images, [margin] * 4), WINDOW, 1)
-    height, width = images.shape[2:]
-    differences = []
-    for x, y in ((WINDOW / height, 0.0), (-WINDOW / height, 0.0),
-                 (0.0, WINDOW / width), (0.0, -WINDOW / width)):  # fmt: skip
-        shift = images.new_tensor([[1.0, 0.0, x], [0.0, 1.0, y]]).expand(images.shape[0], 2, 3)
-        grid = functional.affine_grid(shift, list(peaks.shape), align_corners=False)
-        moved = functional.grid_sample(peaks, grid, mode="nearest", align_corners=False)
-        difference = peaks - moved
-        differences.append(difference.masked_fill(difference == peaks, 0))
-    return torch.cat(differences, 1).to(dtype)
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        # Half a pixel lies between two: which of them is taken is the rounding of float32 in the
+        # sampling grid of the public code. As a table it is the same on every device.
+        line = torch.linspace(-1, 1, side, device="cpu") * (side - 1) / side
+        places = [((line + shift + 1) * side - 1) / 2 for shift in (WINDOW / side, -WINDOW / side)]
+        source = torch.stack(places).round().long()
+        source[(source < 0) | (source >= side)] = side  # a black line beside the image
+        self.register_buffer("source", source, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        margin, dtype = WINDOW // 2, images.dtype
+        images = functional.pad(images.float(), [margin] * 4)  # bfloat16 would take other places
+        peaks = functional.max_pool2d(images, WINDOW, 1)
+        differences = []
+        for axis, border in ((3, (0, 1)), (2, (0, 0, 0, 1))):
+            framed = functional.pad(peaks, border)
+            for source in self.source:
+                difference = peaks - framed.index_select(axis, source)
+                differences.append(difference.masked_fill(difference == peaks, 0))
+        return torch.cat(differences, 1).to(dtype)
 
 
 class UnTrackBackbone(PromptedBackbone):
@@ -159,11 +171,12 @@ class UnTrackBackbone(PromptedBackbone):
         self.patch_embed_prompt_dte = PatchEmbed(spec.stride, 3, spec.dim)
         self.patch_embed_prompt_grad = PatchEmbed(spec.stride, 27, spec.dim)
         self.patch_embed_prompt_edge = PatchEmbed(spec.stride, 1, spec.dim)
+        self.edges = nn.ModuleList(map(Edges, (spec.template_size, spec.search_size)))
 
     def forward(self, template: Tensor, search: Tensor, modality: Tensor) -> Tensor:
         """(B, 6, Hz, Wz), (B, 6, Hs, Ws) and (B,) indices to (B, Nz + Nx, dim)."""
         rgb, aux = zip(*split_modalities(template, search), strict=True)
-        outlines = [edges(images) for images in aux]
+        outlines = [edges(images) for edges, images in zip(self.edges, aux, strict=True)]
         # The public network gives the edges of the auxiliary image twice, where the paper has
         # those of RGB and of the auxiliary image; official weights expect that.
         pairs = zip(rgb, outlines, strict=True)

@@ -9,10 +9,16 @@ from torch import Tensor
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.sutrack import TokenRoles
 from ltr_ext.models.swin import Swin
+from ltr_ext.models.untrack import Edges
 from ltr_ext.models.vit import PatchEmbed
 
 # Parts of networks that see one image at a time, and the method that takes it as last argument.
-SINGLE_IMAGE = ((PatchEmbed, "forward"), (Swin, "forward"), (TokenRoles, "patches"))
+SINGLE_IMAGE = (
+    (PatchEmbed, "forward"),
+    (Edges, "forward"),
+    (Swin, "forward"),
+    (TokenRoles, "patches"),
+)
 
 
 class Recall:

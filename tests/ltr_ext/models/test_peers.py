@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
 from ltr_ext.actors.losses import cxcywh_to_xyxy, giou
 from ltr_ext.models.registry import build_network
-from ltr_ext.models.untrack import edges, hard_choice
+from ltr_ext.models.untrack import WINDOW, Edges, hard_choice
 from srft_plugin.errors import UserError
 from srft_plugin.groups import operation_groups
 from srft_plugin.optimizer import SRFT
@@ -223,11 +224,26 @@ def test_untrack_choice_is_hard_forward_and_soft_backward():
 
 
 def test_edges_are_zero_on_flat_images_away_from_the_border():
+    edges = Edges(32)
     found = edges(torch.full((1, 2, 32, 32), 0.7))
     assert found.shape == (1, 8, 32, 32) and not found.any()
     step = torch.zeros(1, 1, 32, 32)
     step[..., 16:] = 1
     assert edges(step)[..., 4:28, 8:24].abs().max() == 1
+
+
+@pytest.mark.parametrize("side", [32, 128, 256])
+def test_edges_sample_the_places_of_the_public_grid(side):
+    """The shift ends between two pixels, so only the grid itself says which of them is meant."""
+    images = torch.randn(1, 2, side, side)
+    peaks = functional.max_pool2d(functional.pad(images, [WINDOW // 2] * 4), WINDOW, 1)
+    expected = []
+    for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        shift = torch.tensor([[[1, 0, x * WINDOW / side], [0, 1, y * WINDOW / side]]])
+        grid = functional.affine_grid(shift, list(peaks.shape), align_corners=False)
+        moved = functional.grid_sample(peaks, grid, mode="nearest", align_corners=False)
+        expected.append((peaks - moved).masked_fill(moved == 0, 0))
+    assert torch.equal(Edges(side)(images), torch.cat(expected, 1))
 
 
 def test_prior_of_the_base_network_carries_over_to_a_peer():

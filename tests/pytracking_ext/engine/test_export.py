@@ -46,6 +46,9 @@ def reference(network, inputs):
         ("two_branch_ostrack256", "onnx", {}),
         ("ostrack256_ce", "tensorrt-ready", {"depth": 2, "eliminate_at": (1,)}),
         ("sutrack_t224", "onnx", {"depth": 1}),
+        ("sdstrack256", "onnx", {"depth": 2, "eliminate_at": (0,), "cross_at": (1,)}),
+        ("untrack256", "onnx", {"depth": 2, "eliminate_at": (1,)}),
+        ("upvpt_swintrack_t224", "onnx", {"depths": (1, 1, 2)}),
     ],
 )
 def test_onnx_runtime_gives_our_boxes(name, format, changes, small, tmp_path):
@@ -66,6 +69,17 @@ def test_onnx_runtime_gives_our_boxes(name, format, changes, small, tmp_path):
     record = json.loads(session.get_modelmeta().custom_metadata_map["srft"])
     assert record["network"] == name and record["template_factor"] == 2.0
     assert record["inputs"] == [entry.name for entry in session.get_inputs()]
+
+
+def test_what_torch_cannot_write_as_onnx_is_an_error(small, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise torch.onnx.OnnxExporterError("unheard of")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    parameters = TrackerParameters(small("ostrack256", depth=1), Path("weights"))
+    with pytest.raises(UserError, match="cannot write this network as ONNX; --format torch-export"):
+        export(parameters, tmp_path / "x", "onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_torch_export_takes_any_batch(small, tmp_path):
