@@ -19,15 +19,20 @@ from .vipt import ViPT, ViPTSpec
 
 ELIMINATION = (3, 6, 9)  # blocks with candidate elimination in all public ViT-B trackers
 
-_SMALL = {  # sizes of the bundled tracker, and of the networks that extend it
+_BUNDLED = {  # sizes of the bundled tracker, and of the networks that extend it
     "template_size": 64, "search_size": 128, "dim": 192, "depth": 4, "heads": 3,
     "head_channels": 64, "drop_path": 0.0,
 }  # fmt: skip
-_TINY = ViTSpec(name="ostrack_tiny", **_SMALL)
+_TINY = ViTSpec(name="ostrack_tiny", **_BUNDLED)
+_SMALL = ViTSpec(
+    name="ostrack_small", template_size=96, search_size=192, dim=256, depth=8, heads=4,
+    head_channels=128, drop_path=0.0,
+)  # fmt: skip
 _OSTRACK256 = ViTSpec(name="ostrack256", template_size=128, search_size=256)
 _OSTRACK384 = ViTSpec(name="ostrack384", template_size=192, search_size=384, search_factor=5.0)
 _DROPTRACK384 = replace(_OSTRACK384, name="droptrack384", temporal=True, eliminate_at=ELIMINATION)
-_SINGLE = (_TINY, _OSTRACK256, _OSTRACK384, _DROPTRACK384)  # also on the auxiliary image alone
+# Those that also read the auxiliary image alone.
+_SINGLE = (_TINY, _SMALL, _OSTRACK256, _OSTRACK384, _DROPTRACK384)
 
 _PEER = {"template_size": 128, "search_size": 256, "eliminate_at": ELIMINATION}
 _TUNED = _PEER | {"eliminate_during": (4, 20)}  # the peers train for fewer epochs than OSTrack
@@ -65,6 +70,7 @@ _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
         OSTrack,
         (
             _TINY,
+            _SMALL,
             _OSTRACK256,
             replace(_OSTRACK256, name="ostrack256_ce", eliminate_at=ELIMINATION),
             _OSTRACK384,
@@ -79,19 +85,19 @@ _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
         (
             ViPTSpec(name="vipt256", **_TUNED),
             ViPTSpec(name="vipt256_shallow", prompts=1, **_TUNED),
-            ViPTSpec(name="vipt_tiny", prompts=4, **_SMALL),
+            ViPTSpec(name="vipt_tiny", prompts=4, **_BUNDLED),
         ),
     ),
     (
         SDSTrack,
         (
             SDSTrackSpec(name="sdstrack256", **_TUNED),
-            SDSTrackSpec(name="sdstrack_tiny", cross_at=(1, 3), **_SMALL),
+            SDSTrackSpec(name="sdstrack_tiny", cross_at=(1, 3), **_BUNDLED),
         ),
     ),
     (
         UnTrack,
-        (UnTrackSpec(name="untrack256", **_TUNED), UnTrackSpec(name="untrack_tiny", **_SMALL)),
+        (UnTrackSpec(name="untrack256", **_TUNED), UnTrackSpec(name="untrack_tiny", **_BUNDLED)),
     ),
     (SUTrack, _SUTRACK),
     (TwoBranchSUTrack, [spec.two_branch() for spec in _SUTRACK]),
