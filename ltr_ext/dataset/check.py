@@ -17,11 +17,19 @@ from ltr_ext.data.io import ends_properly, read_raw
 from ltr_ext.data.representation import represent
 from srft_plugin.errors import UserError, some
 
-from .base import Entry, list_frames, mark_absent, presence_labels, read_ground_truth
+from .base import (
+    Entry,
+    list_frames,
+    mark_absent,
+    presence_labels,
+    read_extra,
+    read_ground_truth,
+)
 from .files import FileFrames, misnamed, missing_numbers, pair_by_number
 from .registry import find_kind, find_split, open_dataset
 
 EXTRACT = "extract or download it again"
+CORRECT = "correct the file or download it again"
 LEAVE_OUT = "extract it again, or leave them out with --fix-index"
 
 
@@ -89,6 +97,10 @@ def check_dataset(
             missing.append(str(error))
             continue
         report = Report(name, split, part.count, len(entries), entries)
+        for sequence, count in Counter(entry.name for entry in entries).items():
+            if count > 1:
+                problem = f"listed {count} times"
+                report.findings.append(Finding(sequence, problem, "leave one line in the list"))
         for entry in tqdm(entries, desc=f"{name} {split}", disable=None):
             _check_sequence(entry, samples, report)
         reports.append(report)
@@ -111,7 +123,7 @@ def _check_sequence(entry: Entry, samples: int, report: Report) -> None:
         file, boxes = read_ground_truth(entry)
     except UserError as error:
         if entry.folder.is_dir():
-            found(first_part(error), "correct the file or download it again")
+            found(first_part(error), CORRECT)
     if frames:
         report.frames += len(frames)
         for problem, remedy in _pairing(entry, frames):
@@ -123,6 +135,8 @@ def _check_sequence(entry: Entry, samples: int, report: Report) -> None:
     if boxes is not None:
         size = _image_size(frames, report.bad_files) if frames else None
         for problem, remedy in _box_problems(entry, file, boxes, frames, size):
+            found(problem, remedy)
+        for problem, remedy in _extra_problems(entry, len(boxes)):
             found(problem, remedy)
 
 
@@ -224,12 +238,19 @@ def _box_problems(
         if outside.any():
             rows = some([int(row) + 1 for row in np.flatnonzero(outside)])
             yield f"{file.name}: box outside the image in line {rows}", "correct the file"
+        drawn = np.isfinite(boxes).all(1)
+        for text, wrong in (
+            ("are smaller than a pixel", (boxes[:, 2:] < 1).all(1)),
+            ("reach beyond the image", (corners > 1.1 * np.array([width, height])).any(1)),
+        ):
+            if wrong.sum() > 0.5 * drawn.sum():
+                yield f"{file.name}: most boxes {text}", "rows must be x, y, w, h in pixels"
     try:
         labels = presence_labels(entry)
         marked = boxes.copy()
         mark_absent(entry, marked)
     except UserError as error:
-        yield first_part(error), "correct the file or download it again"
+        yield first_part(error), CORRECT
         return
     drawn = np.isfinite(boxes).all(1)
     for path, flags, seen in labels:
@@ -240,6 +261,18 @@ def _box_problems(
             )
     if np.isnan(marked).all():
         yield f"{file.name}: no frame shows the target", "remove the sequence from the list"
+
+
+def _extra_problems(entry: Entry, rows: int) -> Iterator[tuple[str, str]]:
+    """What is wrong with the files beside the ground truth, which has so many rows."""
+    try:
+        extra = read_extra(entry)
+    except UserError as error:
+        yield first_part(error), CORRECT
+        return
+    for key, file in entry.layout.extra_boxes:
+        if key in extra and len(extra[key]) != rows:
+            yield f"{file}: {len(extra[key])} rows, the first ground truth has {rows}", CORRECT
 
 
 def format_report(reports: Many[Report]) -> str:

@@ -179,12 +179,20 @@ def missing_numbers(names: Many[str]) -> list[int]:
 
 
 def pair_by_number(frames: FileFrames) -> list[tuple[str, str]] | None:
-    """(colour, auxiliary) names with the same number; None where numbers do not tell them apart."""
+    """(colour, auxiliary) names with the same number; None where numbers do not tell them apart.
+
+    Where the cameras count from different numbers, the difference that pairs most images counts.
+    """
     rgb = {image_number(name): name for name in frames.rgb_names}
     aux = {image_number(name): name for name in frames.aux_names}
     if None in rgb or None in aux:
         return None
     if len(rgb) < len(frames.rgb_names) or len(aux) < len(frames.aux_names):
         return None
-    pairs = [(name, aux[number]) for number, name in rgb.items() if number in aux]
+    offsets = (0, min(aux) - min(rgb), max(aux) - max(rgb)) if rgb and aux else (0,)
+    candidates = [
+        [(name, aux[number + offset]) for number, name in rgb.items() if number + offset in aux]
+        for offset in offsets
+    ]
+    pairs = max(candidates, key=len)  # the first of equals
     return pairs if len(pairs) >= 0.5 * min(len(rgb), len(aux)) else None

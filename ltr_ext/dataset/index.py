@@ -105,6 +105,8 @@ def usable_sequence(entry: Entry, bad_files: set[Path]) -> Sequence | None:
     pairs = list(zip(frames.rgb_names, frames.aux_names or frames.rgb_names, strict=False))
     if frames.aux_folder and len(frames.rgb_names) != len(frames.aux_names):
         pairs = pair_by_number(frames) or []
+    elif frames.aux_folder and len(frames.rgb_names) < len(boxes):  # each may lack another one
+        pairs = pair_by_number(frames) or pairs
     kept = [
         (rgb, aux)
         for rgb, aux in pairs

@@ -98,6 +98,14 @@ def no_depth(folder):
     (folder / "depth").rename(folder / "tiefe")
 
 
+def in_parts_of_the_image(folder):
+    (folder / "groundtruth.txt").write_text("0.1,0.2,0.3,0.25\n" * 4)
+
+
+def two_corners(folder):
+    (folder / "groundtruth.txt").write_text("25,20,37,29\n" * 3 + "1,2,3,4\n")
+
+
 def not_an_image(folder):
     (folder / "color" / "00000001.jpg").write_text("<html>quota exceeded</html>")
 
@@ -120,6 +128,8 @@ DEFECTS = [
     (no_annotation, "no ground-truth file", None),
     (no_depth, "no folder of depth images", None),
     (not_an_image, "00000001.jpg: not an image", 3),
+    (in_parts_of_the_image, "groundtruth.txt: most boxes are smaller than a pixel", 4),
+    (two_corners, "groundtruth.txt: most boxes reach beyond the image", 4),
 ]
 
 
@@ -220,6 +230,50 @@ def test_boxes_stay_with_their_frames_when_one_is_left_out(write_copy, copies, m
     expected = [copies.BOXES[t] for t in (0, 1, 3)]
     np.testing.assert_array_equal(sequence.boxes, expected)
     assert list(sequence.frames.rgb_names) == ["00000001.jpg", "00000002.jpg", "00000004.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("rgb", "aux", "kept", "offset"),
+    [
+        # each camera lacks another frame: the natural order alone would shift what lies between
+        ([1, 2, 4, 5, 6, 7, 8], [1, 2, 3, 4, 5, 7, 8], [1, 2, 4, 5, 7, 8], 0),
+        # the cameras count from different numbers, one frame is missing
+        ([0, 1, 2, 3, 4, 5, 6, 7], [1, 2, 4, 5, 6, 7, 8], [0, 1, 3, 4, 5, 6, 7], 1),
+        ([0, 1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 5, 6], 1),
+        # one camera started later
+        ([1, 2, 3, 4, 5, 6, 7, 8], [3, 4, 5, 6, 7, 8], [3, 4, 5, 6, 7, 8], 0),
+    ],
+)
+def test_the_index_pairs_by_number_where_frames_are_missing(
+    tmp_path, copies, rgb, aux, kept, offset
+):
+    folder = tmp_path / "testingset" / "boy"
+    copies.write_images(folder / "visible", [f"v{n:04d}.jpg" for n in rgb])
+    copies.write_images(folder / "infrared", [f"i{n:04d}.jpg" for n in aux])
+    copies.write_rows(folder / "visible.txt", [(t, 2, 12, 9) for t in range(8)])
+    assert run("lasher", tmp_path, "--split", "test", "--fix-index") == 1
+    sequence = open_dataset("lasher", tmp_path, "test")[0]
+    assert list(sequence.frames.rgb_names) == [f"v{n:04d}.jpg" for n in kept]
+    assert list(sequence.frames.aux_names) == [f"i{n + offset:04d}.jpg" for n in kept]
+    np.testing.assert_array_equal(sequence.boxes[:, 0], [n - rgb[0] for n in kept])
+
+
+def test_files_beside_the_ground_truth_are_checked(write_copy):
+    root = write_copy("lasher")
+    (root / "testingset" / "s2" / "infrared.txt").write_text("1,2,3\n" * 4)
+    (root / "testingset" / "s10" / "infrared.txt").write_text("1,2,3,4\n" * 3)
+    found = check_dataset("lasher", root, ["test"])[0].findings
+    assert [item.sequence for item in found] == ["s2", "s10"]
+    assert "infrared.txt, line 1: found 3 numbers" in found[0].problem
+    assert found[1].problem == "infrared.txt: 3 rows, the first ground truth has 4"
+
+
+def test_a_sequence_that_is_listed_twice_or_not_there_is_found(write_copy):
+    root = write_copy("lasher")
+    (root / "testingsetList.txt").write_text("s2\ns10\ns2\ns11\n")
+    found = {item.sequence: item.problem for item in check_dataset("lasher", root)[0].findings}
+    assert found.keys() == {"s2", "s11"}
+    assert found["s2"] == "listed 2 times" and found["s11"].endswith("s11: no such folder")
 
 
 def test_inverted_labels_are_found(write_copy):

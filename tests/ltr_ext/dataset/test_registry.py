@@ -68,11 +68,12 @@ def test_a_vot_workspace_says_where_its_channels_are(copies, tmp_path):
         open_dataset("cdtb", tmp_path, "test")[0]
 
 
-def test_lasher_pairs_by_natural_order_and_needs_no_name_pattern(copies, tmp_path):
+def test_frames_are_found_without_a_pattern_that_could_match_another(copies, tmp_path):
     copies.write_rgbt(tmp_path / "trainingset" / "boy")
     (tmp_path / "trainingsetList.txt").write_text("boy\n")
     frames = open_dataset("lasher", tmp_path, "train")[0].frames
     assert list(frames.rgb_names) == ["v9.jpg", "v25.jpg", "v100.jpg", "v125.jpg"]
+    assert frames.rgb_path(1).name == "v25.jpg"  # for a glob *25.jpg v125.jpg is one, too
     assert frames.aux_path(1).name == "000001i.jpg"
 
 
@@ -83,6 +84,34 @@ def test_a_box_of_zeros_is_absent(copies, tmp_path):
     )
     sequence = open_dataset("lasher", tmp_path, "train")[0]
     np.testing.assert_array_equal(sequence.visible, [True, True, True, False])
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "annotation", "least"),
+    [
+        ("depthtrack", "train", "groundtruth.txt", 2),
+        ("lasher", "trainingset", "visible.txt", 2),
+        ("visevent", "train", "groundtruth.txt", 1),
+        ("coesot", "train", "groundtruth.txt", 1),
+        ("fe108", "train", "groundtruth_rect.txt", 1),
+    ],
+)
+def test_the_smallest_boxes_are_not_learned_from_but_scored(
+    copies, write_copy, name, part, annotation, least
+):
+    """In the test parts only the label files say that a box does not count."""
+    root = write_copy(name)
+    copies.WRITERS[name][0](root / part / "s2")
+    rows = [(5, 6, least, 9), (5, 6, 9, least), (5, 6, least + 0.5, least + 0.5), (5, 6, 9, 9)]
+    for folder in (part, copies.FOLDERS[name]):
+        copies.write_rows(root / folder / "s2" / annotation, rows)
+        for labels in ("absent_label.txt", "absent.txt"):
+            if (root / folder / "s2" / labels).is_file():
+                (root / folder / "s2" / labels).write_text("1\n1\n1\n0\n")
+    last = name not in ("visevent", "coesot")  # no label says that the last one is absent
+    train, test = (open_dataset(name, root, split)[0] for split in ("train", "test"))
+    np.testing.assert_array_equal(train.visible, [False, False, True, last])
+    np.testing.assert_array_equal(test.visible, [True, True, True, last])
 
 
 def test_coesot_rendered_and_named_by_content(copies, tmp_path):
