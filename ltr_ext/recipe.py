@@ -217,6 +217,27 @@ def config_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(srft.__path__))
 
 
+class UnknownConfig:
+    """The last of Python's import finders in a linked checkout: it suggests the nearest config.
+
+    Args:
+        package: name of the host's package of configs.
+    """
+
+    def __init__(self, package: str):
+        self.package = package
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """What Python asks of a finder; nothing is ever found here.
+
+        Raises:
+            UserError: ``name`` is that of a config, which no finder before has found.
+        """
+        package, _, config = name.rpartition(".")
+        if package == self.package:
+            raise unknown("config", config, config_names())
+
+
 def load_recipe(name: str) -> Recipe:
     """The recipe of config ``name``.
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ltr_ext.actors.distillation import TRACKING
 from ltr_ext.actors.tracking import sample_loss, to_device
-from ltr_ext.admin.environment import default_device, environment
+from ltr_ext.admin.environment import default_device, environment, remedy
 from ltr_ext.admin.files import atomic_write
 from ltr_ext.commands import ACCEPT_CHANGES, add_training_arguments, parse_arguments, run_training
 from ltr_ext.data.loader import PairLoader, make_loader
@@ -136,7 +136,7 @@ def base_file(base: str) -> Path:
             return path
     raise UserError(
         f"base checkpoint {base}: no such file, nor in {pretrained}; give base=PATH, or put it "
-        "there (`srft env set pretrained_dir PATH` names another folder)"
+        f"there. For another folder, {remedy('pretrained_dir')}"
     )
 
 
@@ -258,7 +258,15 @@ def run_in_host(recipe: Recipe, settings: Any) -> None:
 
     Overrides, and ``--accept-changes``, come from the environment variable ``SRFT_OVERRIDES``
     (separated by spaces), as the host's command line has no room for them.
+
+    Raises:
+        SystemExit: wrong input, with status 2, as our own commands end.
     """
+    if status := report_errors(_train_in_host, recipe, settings):
+        sys.exit(status)
+
+
+def _train_in_host(recipe: Recipe, settings: Any) -> None:
     words = os.environ.get("SRFT_OVERRIDES", "").split()
     accept_changes = ACCEPT_CHANGES in words
     recipe = recipe.override([word for word in words if word != ACCEPT_CHANGES])

@@ -36,7 +36,12 @@ SHIMS = {
     "pytracking/parameter/srft/__init__.py": _EXTEND.format(
         package="pytracking_ext.parameter.srft"
     ),
-    "ltr/train_settings/srft/__init__.py": _EXTEND.format(package="ltr_ext.train_settings.srft"),
+    "ltr/train_settings/srft/__init__.py": (
+        "import sys\n\n"
+        "from ltr_ext.recipe import UnknownConfig\n"
+        + _EXTEND.format(package="ltr_ext.train_settings.srft")
+        + "sys.meta_path.append(UnknownConfig(__name__))\n"
+    ),
     "pytracking/experiments/srft.py": (
         "from pytracking_ext.evaluation.upstream import experiment as __getattr__\n"
     ),

@@ -75,12 +75,19 @@ def set_path(key: str, path: str | Path) -> Path:
     return file
 
 
+HOST_MODULE = "ltr.admin.local"  # the file of paths of a pytracking checkout
+
+
 def _from_pytracking(key: str) -> str | None:
     """The value in the host's ``ltr/admin/local.py``, when we run inside a pytracking checkout."""
-    local = sys.modules.get("ltr.admin.local")
+    local = sys.modules.get(HOST_MODULE)
     if local is None:
         return None
-    return getattr(local.EnvironmentSettings(), key, None) or None
+    settings = local.EnvironmentSettings()
+    if key == "pretrained_dir":  # by its name there, which is preset, to a folder or to none
+        named = getattr(settings, "pretrained_networks", "")
+        return named if named and Path(named).is_dir() else None
+    return getattr(settings, key, None) or None
 
 
 def lookup(key: str) -> str | None:
@@ -88,6 +95,17 @@ def lookup(key: str) -> str | None:
     return (
         os.environ.get(f"SRFT_{key.upper()}") or _from_pytracking(key) or read_settings().get(key)
     )
+
+
+def remedy(key: str) -> str:
+    """Where to set ``key``: what sets it now, or else the host's file, or ours."""
+    variable, name = f"SRFT_{key.upper()}", key
+    if variable in os.environ:
+        return f"correct the environment variable {variable}"
+    if HOST_MODULE in sys.modules and (_from_pytracking(key) or key not in read_settings()):
+        name = "pretrained_networks" if key == "pretrained_dir" else key
+        return f"set self.{name} in {getattr(sys.modules[HOST_MODULE], '__file__', HOST_MODULE)}"
+    return f"run `srft env set {key} PATH`, which writes {settings_file()}"
 
 
 class Environment:
@@ -118,15 +136,12 @@ class Environment:
         value = lookup(key)
         if value is None:
             raise UserError(
-                f"the path of data set {dataset!r} is not set; run `srft env set {key} PATH` "
-                f"or set the environment variable SRFT_{key.upper()}"
+                f"the path of data set {dataset!r} is not set; {remedy(key)}, or set the "
+                f"environment variable SRFT_{key.upper()}"
             )
         path = Path(value).expanduser()
         if not path.is_dir():
-            raise UserError(
-                f"data set {dataset!r}: {path} is not a folder; correct it with "
-                f"`srft env set {key} PATH`"
-            )
+            raise UserError(f"data set {dataset!r}: {path} is not a folder; {remedy(key)}")
         return path
 
 

@@ -98,6 +98,23 @@ def test_changes_are_accepted_from_both_command_lines(tmp_path, monkeypatch):
     assert [accept_changes for _, _, _, accept_changes in calls] == [True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [("epohs=3", "did you mean 'epochs'"), ("base=/nowhere.pth", "give base=PATH")],
+)
+def test_the_host_ends_with_one_line_and_a_status(
+    tmp_path, capsys, monkeypatch, overrides, message
+):
+    monkeypatch.setenv("SRFT_OVERRIDES", overrides)
+    settings = SimpleNamespace(
+        script_name="tiny_depth", use_gpu=False, env=SimpleNamespace(workspace_dir=str(tmp_path))
+    )
+    with pytest.raises(SystemExit, match="2"):
+        run_training.run_in_host(load_recipe("tiny_depth"), settings)
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
 def test_validation_pairs_judge_a_run(tmp_path):
     recipe = SCRATCH.override(["epochs=1", "validation=synthetic_rgb", "validation_samples=6"])
     run_training.train(recipe, tmp_path)

@@ -109,6 +109,12 @@ def test_the_host_finds_tracker_configs_and_benchmarks(checkout):
         "assert tracker.get_tracker_class().__name__ == 'SRFTTracker'\n"
         "assert importlib.import_module('pytracking.parameter.srft.default_rgb').parameters\n"
         "assert importlib.import_module('ltr.train_settings.srft.tiny_depth').run\n"
+        "try:\n"
+        "    importlib.import_module('ltr.train_settings.srft.tiny_dept')\n"
+        "except Exception as error:\n"
+        "    assert \"did you mean 'tiny_depth'\" in str(error)\n"
+        "else:\n"
+        "    raise AssertionError('found a config that there is not')\n"
         "assert get_dataset('otb') and get_dataset('depthtrack')\n"
     )
     done = subprocess.run(

@@ -43,6 +43,41 @@ def test_paths_of_the_host(tmp_path, monkeypatch):
     assert environment().workspace_dir == tmp_path / "host"
 
 
+def host(monkeypatch, **paths):
+    local = types.ModuleType("ltr.admin.local")
+    local.EnvironmentSettings, local.__file__ = type("E", (), paths), "/x/ltr/admin/local.py"
+    monkeypatch.setitem(sys.modules, "ltr.admin.local", local)
+
+
+def test_pretrained_networks_of_the_host_count_where_they_are(tmp_path, monkeypatch):
+    set_path("pretrained_dir", tmp_path / "ours")
+    host(monkeypatch, pretrained_networks=str(tmp_path / "theirs"))
+    assert environment().pretrained_dir == tmp_path / "ours"
+    (tmp_path / "theirs").mkdir()
+    assert environment().pretrained_dir == tmp_path / "theirs"
+
+
+def test_a_wrong_path_names_what_to_edit(tmp_path, monkeypatch):
+    def message():
+        with pytest.raises(UserError) as error:
+            environment().get("depthtrack")
+        return str(error.value)
+
+    set_path("depthtrack_dir", tmp_path / "gone")
+    ours = f"`srft env set depthtrack_dir PATH`, which writes {settings_file()}"
+    assert ours in message()
+    host(monkeypatch, depthtrack_dir="")
+    assert ours in message()
+    host(monkeypatch, depthtrack_dir="/gone")
+    assert "set self.depthtrack_dir in /x/ltr/admin/local.py" in message()
+    monkeypatch.setenv("SRFT_DEPTHTRACK_DIR", "/gone")
+    assert "correct the environment variable SRFT_DEPTHTRACK_DIR" in message()
+    monkeypatch.delenv("SRFT_DEPTHTRACK_DIR")
+    settings_file().unlink()
+    host(monkeypatch)
+    assert "is not set; set self.depthtrack_dir in /x/ltr/admin/local.py" in message()
+
+
 def test_missing_folder_is_named(tmp_path):
     set_path("depthtrack_dir", tmp_path / "gone")
     with pytest.raises(UserError, match="gone is not a folder"):
