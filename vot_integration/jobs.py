@@ -6,6 +6,7 @@ import contextlib
 import functools
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
@@ -151,7 +152,12 @@ def _job(
     batch: int | None,
     environment: dict[str, str],
 ) -> None:
-    """Body of a job process: runs what it is sent until the other end is closed."""
+    """Body of a job process: runs what it is sent until the other end is closed.
+
+    It does not outlive the evaluation that started it: what it would write then could meet the
+    results of the next one.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(environment)  # before torch is imported
     try:
         with _runner(workspace, batch) as run, contextlib.suppress(EOFError, BrokenPipeError):
@@ -160,3 +166,9 @@ def _job(
                     connection.send(outcome)
     except UserError as error:
         connection.send(error)
+
+
+def _end_with_parent() -> None:
+    """Waits until the evaluation is gone, also when it was killed, and ends this process."""
+    multiprocessing.parent_process().join()
+    os._exit(1)

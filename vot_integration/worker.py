@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -126,7 +127,15 @@ class Worker:
         if failure.log:
             folder = self.workspace.directory / "logs"
             write_text(folder / f"{task.tracker}_{task.sequence}.log", failure.log)
-        return str(failure).removeprefix("Server terminated the session: ")
+        return _reason(str(failure), failure.log or "")
+
+
+def _reason(message: str, log: str) -> str:
+    """What the tracker said; of one that ended without a word the toolkit's log has the status."""
+    ended = re.search(r"Process exited with code \((-?\d+)\)", log)
+    if ended and message.startswith("Exception when waiting for response"):
+        return f"the tracker's process ended with exit code {ended[1]}"
+    return message.removeprefix("Server terminated the session: ")
 
 
 def _filled_lines(path: Path) -> int:

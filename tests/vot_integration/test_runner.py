@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,7 @@ def test_only_what_is_missing_or_damaged_is_made_again(make_workspace, benchmark
     ("tracker", "message"),
     [
         ("raises", "RuntimeError: out of luck"),
-        ("exits", "exit"),
+        ("exits", "b: the tracker's process ended with exit code 7"),
         ("hangs", "did not reply in 3 seconds"),
         ("unloadable", "ValueError: the network is broken"),
     ],
@@ -259,6 +260,36 @@ def test_killed_while_writing_and_resumed(make_workspace):
     evaluate(workspace)
     assert result_files(workspace) == whole
     assert not list(root.glob(".staging-*"))
+
+
+def test_jobs_end_with_a_killed_evaluation(make_workspace):
+    workspace = make_workspace("waits")
+    code = "import sys; from vot_integration.runner import evaluate; evaluate(sys.argv[1], jobs=2)"
+    script = workspace.directory / "run.py"
+    script.write_text(f'if __name__ == "__main__":\n    {code}\n')
+    evaluation = subprocess.Popen([sys.executable, script, workspace.directory])
+    until(lambda: len(list(workspace.directory.glob("results/waits/.staging-*"))) == 2)
+    jobs = [int(path.name.rpartition("-")[2])
+            for path in workspace.directory.glob("results/waits/.staging-*")]  # fmt: skip
+    evaluation.kill()
+    assert evaluation.wait() == -9
+    until(lambda: not any(map(is_alive, jobs)))
+    assert not list(workspace.directory.rglob("*.bin"))
+
+
+def until(condition) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("never true")
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
 
 
 def test_infrared_in_the_place_of_depth(make_workspace, tmp_path):

@@ -6,7 +6,6 @@ left in the workspace is taken.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import pkgutil
@@ -20,7 +19,7 @@ from ltr_ext.admin.environment import default_device
 from ltr_ext.models.checkpoint import load_network
 from ltr_ext.models.sutrack import SUTrack
 from ltr_ext.models.swintrack import SwinTrack
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 
 # Where a base tracker's test protocol differs from OSTrack's, by its authors' settings.
 PROTOCOLS: tuple[tuple[type, dict[str, Any]], ...] = (
@@ -154,10 +153,7 @@ def trained_network(config: str) -> Path:
             f"config {config!r} has not left {network} yet; run "
             f"`python -m ltr_ext.run_training srft {config}` or give --checkpoint"
         )
-    known = sorted({*module_names(), *trained_names()})
-    nearest = difflib.get_close_matches(config, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known are {', '.join(known)}"
-    raise UserError(f"unknown tracker parameters {config!r}; {hint}")
+    raise unknown("tracker parameters", config, sorted({*module_names(), *trained_names()}))
 
 
 @functools.lru_cache(maxsize=4)
