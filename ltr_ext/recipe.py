@@ -8,7 +8,7 @@ import pkgutil
 import re
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from srft_plugin.errors import UserError, unknown
 from srft_plugin.tuning.regularizer import read_options
@@ -23,7 +23,7 @@ class Recipe:
         network: name in ``ltr_ext.models.registry``.
         datasets: training sets, by name (``depthtrack``), with an explicit root
             (``depthtrack:/data/DepthTrack/train``), or generated (``synthetic_rgb``,
-            ``synthetic_rgbd``); mixed in equal parts.
+            ``synthetic_rgbd``).
         base: RGB checkpoint to start from: a file, the name of one in ``pretrained_dir``,
             ``default`` for the bundled tracker, or None to train from scratch.
         source: RGB sets that stand for the pre-training domain D_0 of the prior sensitivity.
@@ -43,8 +43,11 @@ class Recipe:
         top_k, prior_samples: eigenvalues per operation (Eq. 8) and samples of D_0.
         prior: file of the base tracker's prior sensitivity, from `srft sensitivity` or another run;
             None estimates it when the run starts.
+        ratios: how often each of ``datasets`` is drawn, in any unit; without, in equal parts.
         max_gap: largest distance in frames between template and search region.
         centre_jitter, scale_jitter: displacement of the search region (dimensionless).
+        skip_unreadable: how many samples each worker may replace by others because a file cannot
+            be read; 0 ends the run at the first, naming the file.
         seed: seeds initialisation, sampling and augmentation.
         validation, validation_samples: sets and number of the pairs that each epoch is judged on;
             without sets, it is judged by its own training pairs.
@@ -83,9 +86,11 @@ class Recipe:
     top_k: int = 10
     prior_samples: int = 256
     prior: str | None = None
+    ratios: tuple[float, ...] = ()
     max_gap: int = 200
     centre_jitter: float = 3.0
     scale_jitter: float = 0.25
+    skip_unreadable: int = 0
     seed: int = 0
     validation: tuple[str, ...] = ()
     validation_samples: int = 512
@@ -198,13 +203,13 @@ def _parse(key: str, text: str, hint: Any) -> Any:
     if NoneType in options and text.lower() == "none":
         return None
     kind = options[0]
-    if hint == tuple[str, ...]:
-        return tuple(part for part in text.split(",") if part)
     if kind is bool:
         if text.lower() not in BOOLEANS:
             raise UserError(f"{key}={text}: expected true or false")
         return BOOLEANS[text.lower()]
     try:
+        if get_origin(hint) is tuple:
+            return tuple(kind(part) for part in text.split(",") if part)
         return kind(text)
     except ValueError as error:
         raise UserError(f"{key}={text}: expected {kind.__name__}") from error

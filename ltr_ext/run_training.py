@@ -71,7 +71,8 @@ def train(
     seed_everything(recipe.seed)
     base = None if recipe.base is None else load_network(base_file(recipe.base))
     network = trainable_network(recipe, base)
-    data = training_pairs(recipe, recipe.datasets, network, recipe.samples_per_epoch, recipe.seed)
+    samples, ratios = recipe.samples_per_epoch, recipe.ratios
+    data = training_pairs(recipe, recipe.datasets, network, samples, recipe.seed, ratios)
     network.metadata = {"modality": data.modality} if data.modality else {}
     prior = run_prior(recipe, network, base, folder, device, processes)
     model = prepare(network, recipe, device, processes)
@@ -150,18 +151,24 @@ def trainable_network(recipe: Recipe, base: TrackingNetwork | None) -> TrackingN
 
 
 def training_pairs(
-    recipe: Recipe, names: tuple[str, ...], network: TrackingNetwork, samples: int, seed: int
+    recipe: Recipe,
+    names: tuple[str, ...],
+    network: TrackingNetwork,
+    samples: int,
+    seed: int,
+    ratios: tuple[float, ...] = (),
 ) -> PairDataset:
     """Pairs from the data sets ``names``, drawn for ``network`` as the recipe says."""
     return PairDataset(
         open_training_sets(names),
-        None,
+        ratios or None,
         network.spec,
         samples,
         seed,
         recipe.max_gap,
         recipe.centre_jitter,
         recipe.scale_jitter,
+        skip_unreadable=recipe.skip_unreadable,
     )
 
 

@@ -127,7 +127,10 @@ def _decode_bytes(data: bytes, path: str | os.PathLike, flags: int) -> np.ndarra
         if image is not None:
             return image
     # orientation tags are ignored: annotations and auxiliary images refer to the pixels as stored
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # a header that claims a huge picture
+        image = None
     if image is None:
         raise UserError(f"{path}: not an image that OpenCV can read; copy or extract it again")
     return image

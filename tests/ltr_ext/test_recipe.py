@@ -25,6 +25,7 @@ def test_overrides_take_the_type_of_the_field():
     [
         ("epoch=3", "did you mean 'epochs'"),
         ("epochs=many", "expected int"),
+        ("ratios=1,half", "ratios=1,half: expected float"),
         ("epochs", "expected key=value"),
         ("precision=bf17", "did you mean 'bf16'"),
         ("parallel=dpp", "did you mean 'ddp'"),
@@ -41,6 +42,10 @@ def test_overrides_take_the_type_of_the_field():
 def test_wrong_overrides_say_what_is_wrong(assignment, message):
     with pytest.raises(UserError, match=message):
         RECIPE.override([assignment])
+
+
+def test_numbers_in_a_row():
+    assert RECIPE.override(["ratios=3,0.5"]).ratios == (3.0, 0.5)
 
 
 def test_booleans_and_rates_by_name():

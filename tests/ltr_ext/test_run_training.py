@@ -115,6 +115,16 @@ def test_the_host_ends_with_one_line_and_a_status(
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
 
 
+def test_a_recipe_says_the_ratios_and_how_many_files_may_be_unreadable(tmp_path):
+    both = ["datasets=synthetic_rgbd,synthetic_rgbt", "ratios=3,1", "skip_unreadable=2"]
+    recipe = SCRATCH.override(both)
+    network = build_network(recipe.network)
+    data = run_training.training_pairs(recipe, recipe.datasets, network, 8, 0, recipe.ratios)
+    assert data.probabilities.tolist() == [0.75, 0.25] and data.skip_unreadable == 2
+    with pytest.raises(UserError, match="1 data sets, 2 ratios"):
+        run_training.train(SCRATCH.override(["ratios=3,1"]), tmp_path)
+
+
 def test_validation_pairs_judge_a_run(tmp_path):
     recipe = SCRATCH.override(["epochs=1", "validation=synthetic_rgb", "validation_samples=6"])
     run_training.train(recipe, tmp_path)

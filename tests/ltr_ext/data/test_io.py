@@ -1,10 +1,14 @@
 """Whole pictures or an error."""
 
+import struct
+
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ltr_ext.data.io import read_aux, read_raw, read_rgb
+from ltr_ext.data.io import decode_top, read_aux, read_raw, read_rgb
 from srft_plugin.errors import UserError
 
 
@@ -73,6 +77,33 @@ def test_what_is_no_image_is_an_error(tmp_path):
         read_rgb(tmp_path / "b.jpg")
     with pytest.raises(UserError, match="cannot be read"):
         read_rgb(tmp_path)
+
+
+def test_a_header_that_claims_a_huge_picture_is_an_error_that_names_the_file(tmp_path, picture):
+    data = bytearray(write(tmp_path / "a.bmp", picture).read_bytes())
+    data[18:26] = struct.pack("<ii", 2**30, 2**30)  # width and height
+    (tmp_path / "a.bmp").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.bmp: not an image"):
+        read_rgb(tmp_path / "a.bmp")
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_damage_anywhere_ends_in_an_image_or_in_the_one_error(tmp_path_factory, data):
+    """Never another exception, whatever decoder is asked."""
+    picture = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    suffix = data.draw(st.sampled_from([".jpg", ".png", ".bmp", ".tif"]))
+    file = bytearray(cv2.imencode(suffix, picture)[1].tobytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        last = data.draw(st.sampled_from([64, len(file)])) - 1  # headers are short
+        file[data.draw(st.integers(0, last))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / f"damaged{suffix}"
+    path.write_bytes(file)
+    for read in (read_rgb, read_raw, lambda path: decode_top(path, 5)[0]):
+        try:
+            assert isinstance(read(path), np.ndarray)
+        except UserError as error:
+            assert str(path) in str(error)
 
 
 def test_an_eight_bit_depth_image_is_an_error_that_names_it(tmp_path, picture):
