@@ -7,7 +7,7 @@ samples per second of CPU time on one core, their ratio, and the largest differe
 between the two.
 
 ``--memory 10000 --size 320 240`` watches the memory of the process instead, ``--events`` times the
-event representations.
+event representations, ``--index`` the opening of an indexed data set of LasHeR's size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from ltr_ext.data.augment import View
 from ltr_ext.data.crop import box_to_crop, sample_target
 from ltr_ext.data.events import EVENT_FORMS, Events, render_events
 from ltr_ext.data.sampler import PairDataset
+from ltr_ext.dataset.files import FileFrames
+from ltr_ext.dataset.index import index_path, save_index
 from ltr_ext.dataset.registry import open_dataset
+from ltr_ext.dataset.sequence import Sequence
 from ltr_ext.dataset.synthetic import Scene, SceneOptions
 from ltr_ext.models.network import NetworkSpec
 
@@ -116,6 +119,34 @@ def print_events(count: int = 2_000_000, shape: tuple[int, int] = (260, 346)) ->
         print(f"{form}: {count / np.median(seconds) / 1e6:.0f} million events/s")
 
 
+def print_index() -> None:
+    """CPU time of opening both parts of LasHeR with an index: 1224 sequences of 600 pairs."""
+    parts = {"train": ("trainingset", 979), "test": ("testingset", 245)}
+    boxes = np.random.default_rng(0).uniform(1, 400, (600, 4)).round(2)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for split, (part, count) in parts.items():
+            names = [f"sequence{number:04d}" for number in range(count)]
+            sequences = []
+            for name in names:
+                place = root / part / name
+                place.mkdir(parents=True)
+                visible = [f"v{number:06d}.jpg" for number in range(len(boxes))]
+                infrared = [f"i{number:06d}.jpg" for number in range(len(boxes))]
+                frames = FileFrames(
+                    place / "visible", visible, place / "infrared", infrared, "thermal"
+                )
+                extra = {"infrared": boxes}
+                sequences.append(Sequence(name, frames, boxes, "thermal", extra))
+            (root / f"{part}List.txt").write_text("\n".join(names))
+            save_index(index_path(root, "lasher", split), root, names, sequences)
+        start = time.process_time()
+        opened = [open_dataset("lasher", root, split) for split in parts]
+        seconds = time.process_time() - start
+    count, pairs = sum(map(len, opened)), sum(len(s) for data in opened for s in data)
+    print(f"{count} sequences with {pairs} pairs opened in {seconds:.2f} s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=60, help="pairs per round")
@@ -126,11 +157,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(1280, 720), help="of the images")
     parser.add_argument("--memory", type=int, help="only watch the memory over so many pairs")
     parser.add_argument("--events", action="store_true", help="only the event representations")
+    parser.add_argument("--index", action="store_true", help="only opening with an index")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     if arguments.events:
         return print_events()
+    if arguments.index:
+        return print_index()
     spec = NetworkSpec(name="benchmark", template_size=128, search_size=256, in_channels=6)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

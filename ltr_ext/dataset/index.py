@@ -62,10 +62,27 @@ def write_index(root: str | os.PathLike, report: Report) -> tuple[Path, int]:
     root = Path(root).expanduser()
     usable = (usable_sequence(entry, report.bad_files) for entry in report.entries)
     kept = [sequence for sequence in usable if sequence is not None]
+    path = index_path(root, report.name, report.split)
+    save_index(path, root, [entry.name for entry in report.entries], kept)
+    return path, len(kept)
+
+
+def save_index(path: Path, root: Path, listed: Many[str], kept: Many[Sequence]) -> None:
+    """Writes an index file.
+
+    Args:
+        path: the file.
+        root: folder of the data set.
+        listed: names of all its sequences; the index counts as long as they do not change.
+        kept: those that can be used, their frames in folders below ``root``.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
     frames = [sequence.frames for sequence in kept]
     table = {
         "format": np.array(FORMAT),
-        "listed": _pack([entry.name for entry in report.entries]),
+        "listed": _pack(listed),
         "names": _pack([sequence.name for sequence in kept]),
         "lengths": np.array([len(sequence) for sequence in kept], np.int64),
         "boxes": _stack([sequence.boxes for sequence in kept]),
@@ -79,14 +96,12 @@ def write_index(root: str | os.PathLike, report: Report) -> tuple[Path, int]:
         missing = [np.full_like(sequence.boxes, np.nan) for sequence in kept]
         rows = [s.extra.get(key, none) for s, none in zip(kept, missing, strict=True)]
         table[EXTRA + key] = _stack(rows)
-    path = index_path(root, report.name, report.split)
 
     def save(partial: Path) -> None:
         with open(partial, "wb") as file:  # given a name, savez would add its suffix
             np.savez(file, **table)
 
     atomic_write(path, save)
-    return path, len(kept)
 
 
 def usable_sequence(entry: Entry, bad_files: set[Path]) -> Sequence | None:
@@ -207,7 +222,7 @@ def _stack(rows: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(rows) if rows else np.zeros((0, 4))
 
 
-def _pack(texts: list[str]) -> np.ndarray:
+def _pack(texts: Many[str]) -> np.ndarray:
     """Strings as bytes, so that no pickle is needed."""
     return np.frombuffer("".join(f"{text}\0" for text in texts).encode(), np.uint8)
 
