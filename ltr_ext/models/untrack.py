@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +53,9 @@ class LowRankAttention(nn.Module):
         nn.init.kaiming_uniform_(self.prompt_w_a.weight, a=math.sqrt(5))
         nn.init.zeros_(self.prompt_w_b.weight)
 
-    def forward(self, tokens: Tensor, **options: Any) -> Tensor:
+    def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
         """As ``Attention.forward``."""
-        mixed = self.lora_attn(tokens, **options)
+        mixed = self.lora_attn(tokens, bias)
         return mixed + self.prompt_w_b(self.prompt_w_a(tokens))
 
     def forward_with_focus(self, tokens: Tensor, query: int) -> tuple[Tensor, Tensor]:
