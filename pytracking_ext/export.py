@@ -151,8 +151,8 @@ def _to_onnx(
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
         raise UserError(
-            f"torch {torch.__version__} cannot write this network as ONNX; --format torch-export may "
-            "take it"
+            f"torch {torch.__version__} cannot write this network as ONNX; --format torch-export "
+            "may take it"
         ) from error
     onnx.model.metadata_props["srft"] = record
     return onnx

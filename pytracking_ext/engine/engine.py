@@ -100,17 +100,20 @@ class Engine(nn.Module):
             size, self.device, self._largest,
         )  # fmt: skip
 
-    def _answer(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
-        template = _flat(inputs[:1])
-        known = len(template) == len(self._template) and all(
-            own is given for own, given in zip(self._template, template, strict=True)
+    def recalls(self, template: Input) -> bool:
+        """Whether the last answer was for this very template, so that the next is sooner."""
+        given = _flat([template])
+        return len(given) == len(self._template) and all(
+            own is other for own, other in zip(self._template, given, strict=True)
         )
-        if not known:
+
+    def _answer(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
+        if not self.recalls(inputs[0]):
             self._template = []  # not known before the memories hold it
             self._learn(True)
             outputs = self._run(*inputs)
             self._learn(False)
-            self._template = template
+            self._template = _flat(inputs[:1])
             return outputs
         self._counts = [1 if isinstance(value, Tensor) else len(value) for value in inputs]
         return self._graphed(*_flat(inputs))

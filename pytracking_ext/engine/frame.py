@@ -6,6 +6,7 @@ a fixed template. On a CPU the host's way is faster; this one is for GPUs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,8 @@ from pytracking_ext.engine.engine import Engine
 from pytracking_ext.engine.graph import Graphed
 from pytracking_ext.tracker.srft.localise import hann_window, localise
 from srft_plugin.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class FramePath:
@@ -45,7 +48,7 @@ class FramePath:
             UserError: the frame is no (H, W, C) uint8 tensor.
         """
         frame = self._checked(frame)
-        self._shape = frame.shape
+        self._shape, self._warned = frame.shape, False
         self.box = torch.tensor(box, dtype=torch.float64).to(self.device)
         size = self.spec.template_size
         pixels, window = sample_target(frame, self.box, self.spec.template_factor, size)
@@ -59,24 +62,28 @@ class FramePath:
             "template_box": inside if number == 1 else (inside,) * number,
         }
         self._graphed = Graphed(self._step)  # a recording reads these very tensors
-        self._known = False
 
     @torch.inference_mode()
     def step(self, frame: Tensor) -> Tensor:
         """The target in the next frame: (5,) float64 on the device, xywh in pixels and confidence.
 
+        A frame of another size than the first runs without a recording; a warning says so once.
+
         Raises:
-            UserError: the frame is no (H, W, C) uint8 tensor, or has another size than the first.
+            UserError: the frame is no (H, W, C) uint8 tensor.
         """
         frame = self._checked(frame)
-        if frame.shape != self._shape:
-            raise UserError(
-                f"the frame is {tuple(frame.shape)}, the first one was {tuple(self._shape)}; "
-                "start again with the new size"
-            )
-        # The engine sees a template for the first time outside of the recording.
-        answer = (self._graphed if self._known else self._step)(frame, self.box)
-        self._known = True
+        own_size = frame.shape == self._shape
+        if not own_size and not self._warned:
+            self._warned = True
+            (height, width), (first_height, first_width) = frame.shape[:2], self._shape[:2]
+            log.warning(
+                "a frame of %dx%d pixels, the first one was %dx%d; those of another size run "
+                "without CUDA graph", width, height, first_width, first_height,
+            )  # fmt: skip
+        # The engine sees a template for the first time, and again after another, unrecorded.
+        recorded = own_size and self.engine.recalls(self._fixed["template"])
+        answer = (self._graphed if recorded else self._step)(frame, self.box)
         self.box = answer[:4].clone()
         return torch.cat((self.box, answer[4:]))
 

@@ -30,6 +30,10 @@ class Graphed:
     def __call__(self, *inputs: Tensor) -> Any:
         if not (self.enabled and inputs[0].is_cuda):
             return self.function(*inputs)
+        with torch.cuda.device_of(inputs[0]):  # streams are those of the current device
+            return self._replayed(inputs)
+
+    def _replayed(self, inputs: tuple[Tensor, ...]) -> Any:
         key = tuple((value.shape, value.dtype) for value in inputs)
         if key not in self._recordings:
             try:
@@ -53,6 +57,6 @@ class Graphed:
                 self.function(*own)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side):
             outputs = self.function(*own)
         return own, graph, outputs

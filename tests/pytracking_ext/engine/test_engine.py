@@ -1,8 +1,10 @@
 """The engine answers what the network answers."""
 
+import contextlib
 import copy
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from ltr_ext.models.checkpoint import load_network
 from ltr_ext.models.two_branch import two_branch_from
 from pytracking_ext.analysis.metrics import overlap
 from pytracking_ext.engine import Engine, quantised
-from pytracking_ext.engine.graph import Graphed
+from pytracking_ext.engine.graph import WARM_UP, Graphed
+from pytracking_ext.engine.precision import usable_dtype
 from pytracking_ext.engine.recall import Recall
 from pytracking_ext.parameter.srft import TrackerParameters, in_engine, load
 from pytracking_ext.parameter.srft.default_rgb import WEIGHTS
@@ -248,6 +251,22 @@ def test_a_precision_that_the_device_lacks_falls_back_with_one_warning(
     assert difference(engine(*inputs), network(*inputs)) < 1e-5
 
 
+def test_a_gpu_without_bfloat16_falls_back_with_one_warning(caplog, monkeypatch):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GTX 1080")
+    assert usable_dtype("bfloat16", gpu) == torch.float32
+    assert [record.message for record in caplog.records] == [
+        "bfloat16 is slow or absent here (GTX 1080 has no bfloat16 arithmetic); running in float32"
+    ]
+    assert usable_dtype("float16", gpu) == torch.float16
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: True)
+    assert usable_dtype("bfloat16", gpu) == torch.bfloat16
+    assert len(caplog.records) == 1
+    assert usable_dtype("int8", gpu) == torch.float32
+    assert "int8 is for CPUs" in caplog.records[1].message
+
+
 def test_images_of_another_shape_are_errors_and_leave_the_engine_usable(small, images):
     network = small("two_branch_ostrack256")
     engine = Engine(network)
@@ -282,10 +301,49 @@ def test_a_batch_that_exceeds_the_memory_runs_in_halves(small, images, monkeypat
         engine(*inputs)
 
 
-def test_a_recording_that_fails_is_left_out_with_one_warning(monkeypatch, caplog):
-    class OnGPU(torch.Tensor):
-        is_cuda = True
+class OnGPU(torch.Tensor):
+    """Says that it is on a GPU."""
 
+    is_cuda = True
+
+
+def test_a_shape_is_recorded_once_after_warming_up_and_reads_its_own_inputs(monkeypatch):
+    events, seen = [], []
+
+    @contextlib.contextmanager
+    def capture(graph, stream):
+        events.append("capture")
+        yield
+        events.append("captured")
+
+    stream = SimpleNamespace(wait_stream=lambda other: events.append("wait"))
+    for name, stand_in in (
+        ("Stream", lambda: stream),
+        ("current_stream", lambda: stream),
+        ("stream", lambda side: contextlib.nullcontext()),
+        ("CUDAGraph", lambda: SimpleNamespace(replay=lambda: events.append("replay"))),
+        ("graph", capture),
+    ):
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+
+    def function(value):
+        events.append("call")
+        seen.append(value)
+        return 2 * value
+
+    graphed = Graphed(function)
+    recording = ["wait", *["call"] * WARM_UP, "wait", "capture", "call", "captured"]
+    first = torch.ones(2).as_subclass(OnGPU)
+    answer = graphed(first)
+    assert events == [*recording, "replay"]
+    assert seen[-1] is not first and seen[-1].tolist() == [1, 1]
+    assert graphed(torch.full((2,), 5.0).as_subclass(OnGPU)) is answer
+    assert events == [*recording, "replay", "replay"] and seen[-1].tolist() == [5, 5]
+    graphed(torch.ones(3).as_subclass(OnGPU))
+    assert events == [*recording, "replay", "replay", *recording, "replay"]
+
+
+def test_a_recording_that_fails_is_left_out_with_one_warning(monkeypatch, caplog):
     def refuse(self, inputs):
         raise RuntimeError("driver too old")
 

@@ -1,5 +1,6 @@
 """The way of a frame on the device against the way with OpenCV."""
 
+import logging
 import math
 from pathlib import Path
 
@@ -130,5 +131,60 @@ def test_frames_of_another_kind_or_size_are_errors(network):
         path.start(frame.float(), (20, 20, 10, 10))
     path.start(frame, (20, 20, 10, 10))
     path.step(frame)
-    with pytest.raises(UserError, match="the first one was .60, 80, 6."):
-        path.step(frame[:50])
+    with pytest.raises(UserError, match="expected .H, W, 6. bytes"):
+        path.step(frame[..., :3])
+
+
+def test_frames_of_another_size_run_unrecorded_with_one_warning(network, monkeypatch, caplog):
+    recorded = []
+
+    class Recording(Graphed):
+        def __call__(self, frame, box):
+            recorded.append(tuple(frame.shape))
+            return self.function(frame, box)
+
+    monkeypatch.setattr(frame, "Graphed", Recording)
+    generator = torch.Generator().manual_seed(0)
+    large = torch.randint(256, (60, 80, 6), dtype=torch.uint8, generator=generator)
+    path = FramePath(Engine(network))
+    path.start(large, (20, 20, 10, 10))
+    with caplog.at_level(logging.WARNING):
+        path.step(large)  # the engine meets the template
+        for image in (large, large[:50, :70], large[:40], large):
+            found = path.step(image)
+            assert found[1] + found[3] <= len(image) and found[0] + found[2] <= image.shape[1]
+    assert recorded == [(60, 80, 6), (60, 80, 6)]
+    assert [record.message for record in caplog.records] == [
+        "a frame of 70x50 pixels, the first one was 80x60; those of another size run without "
+        "CUDA graph"
+    ]
+
+
+def test_two_targets_share_an_engine(network, monkeypatch):
+    """A recording reads what the engine remembers, which is the other target's in between."""
+
+    class Recording(Graphed):
+        """Takes what the engine remembers for its own, as a CUDA graph does."""
+
+        def __call__(self, *inputs):
+            path = self.function.__self__
+            path.engine._template = [path._fixed["template"]]
+            return self.function(*inputs)
+
+    monkeypatch.setattr(frame, "Graphed", Recording)
+    rng = np.random.default_rng(0)
+    frames = torch.from_numpy(rng.integers(0, 256, (4, 60, 80, 6), np.uint8))
+    boxes = ((30, 20, 16, 12), (10, 10, 30, 9))
+
+    def paths(*engines):
+        made = [FramePath(engine) for engine in engines]
+        for path, box in zip(made, boxes, strict=True):
+            path.start(frames[0], box)
+        return made
+
+    shared = Engine(network)
+    together, apart = paths(shared, shared), paths(Engine(network), Engine(network))
+    for each in frames[1:]:
+        for one, other in zip(together, apart, strict=True):
+            for _ in range(2):  # seen for the first time, recorded
+                assert torch.equal(one.step(each), other.step(each))
