@@ -10,7 +10,7 @@ import torch
 from torch import optim
 from torch.nn import Parameter
 
-from srft_plugin.errors import UserError, unknown
+from srft_plugin.errors import UserError, some, unknown
 from srft_plugin.kernels import FusedAdamW
 from srft_plugin.prior import BoundPrior
 from srft_plugin.ranking import RANKINGS, Operation, Sensitivity
@@ -148,6 +148,7 @@ class SRFT(optim.Optimizer):
         """Forget the gradients, as the wrapped optimizer does."""
         self.inner.zero_grad(set_to_none)
 
+    @torch._disable_dynamo  # as torch.optim does: a compiled step would lose its counter
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step of the wrapped optimizer, its update scaled by 1 - s_n (Eq. 15).
@@ -156,6 +157,10 @@ class SRFT(optim.Optimizer):
 
         Args:
             closure: evaluated once, with gradients enabled; its value is returned.
+
+        Raises:
+            UserError: gradients that cannot be ranked (sparse, complex, still to be summed over
+                processes), or of parameters that were frozen when the prior was bound.
         """
         loss = None
         if closure is not None:
@@ -167,10 +172,10 @@ class SRFT(optim.Optimizer):
                 f"weights stay at their final values",
                 stacklevel=2,
             )
+        operations = list(self._with_gradients())
         self._steps += 1
         prior, transfer = (self.max_sensitivity * weight for weight in self._weights())
         sensitivity = Sensitivity(prior, transfer, self.ranking)
-        operations = list(self._with_gradients())
         if self._fused is not None:
             operations = self._fused.step(operations, sensitivity)
         self._update.step(operations, sensitivity)
@@ -182,7 +187,8 @@ class SRFT(optim.Optimizer):
                  for p in operation.parameters}  # fmt: skip
         own = {key: getattr(self, key) for key in _SAVED} | {
             "steps": self._steps,
-            "prior_ranks": [ranks[p] for p in self._parameters()],
+            "prior_ranks": [ranks.get(p, 0.0) for p in self._parameters()],
+            "operations": self._operation_numbers(),
         }
         return self.inner.state_dict() | {"srft": own}
 
@@ -205,6 +211,11 @@ class SRFT(optim.Optimizer):
                 f"this optimizer state is of {len(own['prior_ranks'])} parameters, the optimizer "
                 f"has {len(parameters)}; build the same network and parameter groups as then"
             )
+        if own["operations"] != self._operation_numbers():
+            raise UserError(
+                "this optimizer state is of a run that ranked other parameters together; give the "
+                "same prior, or none, and freeze the same parameters as then"
+            )
         self.inner.load_state_dict(state_dict)
         for key in _SAVED:
             setattr(self, key, own[key])
@@ -220,7 +231,15 @@ class SRFT(optim.Optimizer):
         parameters = list(self._parameters())
         if self._prior is None:
             return [Operation([p], 0.0) for p in parameters]
-        return [Operation(members, rank) for members, rank in self._prior.partition(parameters)]
+        known = {p for members in self._prior.operations.values() for p in members}
+        trained = [p for p in parameters if p.requires_grad or p in known]
+        return [Operation(members, rank) for members, rank in self._prior.partition(trained)]
+
+    def _operation_numbers(self) -> list[int]:
+        """The number of the operation of each parameter, -1 for those of none."""
+        numbers = {p: number for number, operation in enumerate(self._operations)
+                   for p in operation.parameters}  # fmt: skip
+        return [numbers.get(p, -1) for p in self._parameters()]
 
     def _weights(self) -> tuple[float, float]:
         """Weights of the two sensitivities at this step; a single one has weight one."""
@@ -230,12 +249,22 @@ class SRFT(optim.Optimizer):
 
     def _with_gradients(self) -> Iterator[Operation]:
         """The operations that take part in a step."""
+        reached = {p for p in self._parameters() if p.grad is not None}
+        for p in reached:
+            if p.grad.is_sparse or p.is_complex():
+                kind = "sparse" if p.grad.is_sparse else "complex"
+                raise UserError(f"SRFT cannot rank {kind} gradients; use dense, real parameters")
         for operation in self._operations:
-            members = [p for p in operation.parameters if p.grad is not None]
-            if any(p.grad.is_sparse for p in members):
-                raise UserError("SRFT cannot rank sparse gradients; use dense embeddings")
+            members = [p for p in operation.parameters if p in reached]
+            reached.difference_update(members)
             if members:
                 yield Operation(members, operation.prior_rank)
+        if reached:
+            raise UserError(
+                f"{len(reached)} parameters have a gradient and were frozen when SRFT was made "
+                f"(shapes {some([tuple(p.shape) for p in reached])}); bind the prior after "
+                f"unfreezing, and wrap the optimizer anew"
+            )
 
 
 _SAVED = ("total_steps", "kappa", "max_sensitivity", "mode", "ranking")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 from srft_plugin.errors import UserError
@@ -124,6 +124,11 @@ def _counts_of(p: Parameter, operation: Operation, sampled: bool) -> Tensor:
     counts = histogram(sample(gradient, operation.elements()) if sampled else gradient)
     if isinstance(p.grad, DTensor):
         for axis, placement in enumerate(p.grad.placements):
-            if isinstance(placement, Shard):
+            if placement.is_partial():
+                raise UserError(
+                    "SRFT cannot rank gradients that are still to be summed over processes "
+                    "(DTensor with Partial placement); redistribute them before the step"
+                )
+            if not placement.is_replicate():  # a shard of any kind
                 dist.all_reduce(counts, group=p.grad.device_mesh.get_group(axis))
     return counts

@@ -8,13 +8,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.placement_types import _StridedShard
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 import srft_plugin.kernels
 import srft_plugin.ranking
-from srft_plugin import SRFT, bind_operations, estimate_prior
+from srft_plugin import SRFT, UserError, bind_operations, estimate_prior
 
 STEPS = 3
 
@@ -97,6 +98,22 @@ def train_sharded(rank: int, fused: bool) -> dict[str, Tensor]:
     return {name: p.full_tensor().detach() for name, p in network.named_parameters()}
 
 
+def counts_of_shards(rank: int) -> dict[str, Tensor | str]:
+    """Histograms of the numbers 1 to 8, shared in ways that sharding on two axes brings about."""
+    mesh = init_device_mesh("cpu", (2,))
+    found: dict[str, Tensor | str] = {}
+    for name, placement in (("strided", _StridedShard(0, split_factor=2)), ("partial", Partial())):
+        part = torch.arange(1.0, 9.0).chunk(2)[rank]
+        p = nn.Parameter(DTensor.from_local(part, mesh, [placement]))
+        p.grad = p.detach().clone()
+        operation = srft_plugin.ranking.Operation([p], 0.0)
+        try:
+            (found[name],) = srft_plugin.ranking._counts([operation], sampled=False)
+        except UserError as error:
+            found[name] = str(error)
+    return found
+
+
 def main(rank: int, folder: Path) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
@@ -111,6 +128,7 @@ def main(rank: int, folder: Path) -> None:
     ]
     result = {
         "ddp": data_parallel,
+        "counts": counts_of_shards(rank),
         "prior of branches": branching,
         "sharded": train_sharded(rank, fused=False),
         "sharded, fused": train_sharded(rank, fused=True),

@@ -187,6 +187,9 @@ def test_state_of_another_optimizer_is_refused():
     state["srft"]["prior_ranks"].pop()
     with pytest.raises(UserError, match="of 5 parameters, the optimizer has 6"):
         optimizer.load_state_dict(state)
+    by_layer = SRFT(SGD(network.parameters(), lr=1.0), bind_operations(network), 5, mode="transfer")
+    with pytest.raises(UserError, match="ranked other parameters together"):
+        optimizer.load_state_dict(by_layer.state_dict())
 
 
 def test_schedulers_hooks_and_copies_see_an_optimizer():
@@ -214,6 +217,23 @@ def test_frozen_and_unused_parameters_stay_and_take_no_part():
     assert torch.equal(network[0].weight, frozen)
     assert torch.equal(extra, torch.ones(3))
     assert extra not in optimizer.state
+
+
+def test_frozen_parameters_may_be_in_the_optimizer_but_not_be_unfrozen_unnoticed():
+    """``AdamW(network.parameters())`` is the usual thing, whatever of the network is frozen."""
+    network = small_network()
+    network[0].requires_grad_(False)
+    frozen = network[0].weight.detach().clone()
+    bound = bind_operations(network)
+    optimizer = SRFT(AdamW(network.parameters(), lr=0.1), bound, 5, mode="transfer")
+    train(network, optimizer, 2)
+    assert torch.equal(network[0].weight, frozen)
+    assert optimizer.state_dict()["srft"]["operations"] == [-1, -1, 0, 0, 1, 1]
+    network[0].requires_grad_(True)
+    before = weights(network)
+    with pytest.raises(UserError, match="2 parameters have a gradient and were frozen"):
+        train(network, optimizer, 1)
+    assert torch.equal(weights(network), before) and optimizer.steps == 2
 
 
 def test_clipping_and_loss_scale_do_not_change_ranks():
@@ -354,6 +374,75 @@ def test_optimizers_that_cannot_be_wrapped_are_refused():
     table(torch.tensor([1])).sum().backward()
     with pytest.raises(UserError, match="sparse gradients"):
         optimizer.step()
+    wave = nn.Parameter(torch.ones(5, dtype=torch.complex64))
+    wave.grad = torch.ones_like(wave)
+    with pytest.raises(UserError, match="complex gradients"):
+        SRFT(SGD([wave], lr=0.1), None, 5, mode="transfer").step()
+
+
+def test_a_compiled_step_is_the_plain_one():
+    """Dynamo loses what an optimizer writes to itself: without care, t would stay at 0."""
+    results = []
+    for compiled in (False, True):
+        network = small_network().double()
+        inner = AdamW(network.parameters(), lr=0.01)
+        optimizer = SRFT(inner, prior_of(network).bind(network), 4, kappa=1.0)
+        step = torch.compile(optimizer.step, backend="eager") if compiled else optimizer.step
+        for seed in range(3):
+            optimizer.zero_grad()
+            backward(network, seed)
+            step()
+        assert optimizer.steps == 3
+        results.append(weights(network))
+    assert torch.equal(*results)
+
+
+class Odd(nn.Module):
+    """A shared weight, a scalar, an empty parameter, unused ones, weights and gradients that are
+    not contiguous."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.again = nn.Linear(6, 90), nn.Linear(6, 90)
+        self.again.weight = self.first.weight
+        self.conv = nn.Conv2d(3, 30, 8).to(memory_format=torch.channels_last)
+        self.last = nn.Linear(90, 8)
+        self.last.weight = nn.Parameter(self.last.weight.detach().t().contiguous().t())
+        self.scale = nn.Parameter(torch.tensor(0.7))
+        self.empty = nn.Parameter(torch.empty(0))
+        self.unused = nn.Linear(3, 3)
+        self.register_buffer("pattern", torch.randn(3, 9, 9))
+
+    def forward(self, x):
+        image = (x[:, :3, None, None] * self.pattern).to(memory_format=torch.channels_last)
+        hidden = self.last((self.first(x) + self.again(x)).tanh())
+        return hidden * self.scale + self.conv(image).square().mean() + self.empty.sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bucket", [1, 1 << 22])
+def test_odd_parameters_against_the_reference(dtype, bucket, monkeypatch):
+    monkeypatch.setattr("srft_plugin.update.BUCKET_ELEMENTS", bucket)
+    torch.manual_seed(0)
+    fast = Odd().to(dtype)
+    slow = copy.deepcopy(fast)
+    bound = prior_of(fast).bind(fast)
+    wrapped = SRFT(AdamW(fast.parameters(), lr=1e-2), bound, 6, ranking="exact")
+    plain = AdamW(slow.parameters(), lr=1e-2)
+    for step in range(1, 4):
+        for network, optimizer in ((fast, wrapped), (slow, plain)):
+            optimizer.zero_grad()
+            backward(network, step)
+        wrapped.step()
+        reached = [
+            ([p for p in members if p.grad is not None], rank)
+            for members, rank in prior_of(slow).bind(slow).partition(slow.parameters())
+        ]
+        srft_step_reference(plain, [o for o in reached if o[0]], step, 6)
+    tolerance = {torch.float64: 1e-6, torch.float32: 1e-5, torch.bfloat16: 0.03}[dtype]
+    for (name, p), q in zip(fast.named_parameters(), slow.parameters(), strict=True):
+        assert p.stride() == q.stride(), name
+        torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance, msg=name)
 
 
 def test_a_compiled_network_trains_as_the_plain_one():

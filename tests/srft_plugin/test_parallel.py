@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from srft_plugin import estimate_prior
+from srft_plugin.transfer import histogram
 
 WORKER = Path(__file__).with_name("parallel_worker.py")
 
@@ -55,6 +56,12 @@ def test_two_processes_estimate_the_prior_of_all_samples(worker, results):
     for result in results:
         for name, spectrum in expected.spectra.items():
             torch.testing.assert_close(result["prior"][name], spectrum, rtol=1e-9, atol=1e-12)
+
+
+def test_shards_of_every_kind_are_counted_together_and_unreduced_gradients_refused(results):
+    for result in results:
+        assert torch.equal(result["counts"]["strided"], histogram(torch.arange(1.0, 9.0)))
+        assert "still to be summed over processes" in result["counts"]["partial"]
 
 
 @pytest.mark.parametrize("batches", [1, 2])
