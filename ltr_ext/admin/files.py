@@ -22,7 +22,10 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            partial.touch()
+            mode = partial.stat().st_mode
             write(partial)
+            partial.chmod(mode)  # safetensors would let nobody else read it
             with open(partial, "rb") as file:
                 os.fsync(file.fileno())
             partial.replace(path)

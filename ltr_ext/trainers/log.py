@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,8 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self.bar.close()
         if self.writes:
-            self.board.close()
+            with self._writing():
+                self.board.close()
 
     def start_epoch(self, epoch: int) -> None:
         """Tells which epoch, from 0, begins."""
@@ -75,7 +78,11 @@ class RunLog:
         self.bar.update()
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Logs ``values`` after ``step`` steps; those that are not finite become null."""
+        """Logs ``values`` after ``step`` steps; those that are not finite become null.
+
+        Raises:
+            UserError: the disk is full; the log up to here is whole.
+        """
         if not self.writes:
             return
         shown = {
@@ -88,12 +95,23 @@ class RunLog:
             shown["skipped"] = f"{values['skipped']:.0f}"
         self.bar.set_postfix(shown)
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        for name in finite.keys() - set(TIMING):
-            tag = name.replace("_", "/", 1) if name in VALIDATION else f"train/{name}"
-            self.board.add_scalar(tag, finite[name], step)
         record = {"step": step} | {name: finite.get(name) for name in values}
-        with open(self.file, "a", encoding="utf-8") as file:
-            file.write(_line(record))
+        with self._writing():
+            for name in finite.keys() - set(TIMING):
+                tag = name.replace("_", "/", 1) if name in VALIDATION else f"train/{name}"
+                self.board.add_scalar(tag, finite[name], step)
+            with open(self.file, "a", encoding="utf-8") as file:
+                file.write(_line(record))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write the log of the run, {self.file}: {error}; free some space and start "
+                "the run again: its checkpoints are untouched"
+            ) from error
 
     def _trim(self, step: int) -> None:
         if self.file.exists():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ltr_ext.models.checkpoint import read_checkpoint
 from ltr_ext.trainers.checkpoints import CheckpointFolder
-from ltr_ext.trainers.log import read_log
+from ltr_ext.trainers.log import RunLog, read_log
 from ltr_ext.trainers.settings import read_recipe, write_settings
 from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import UserError
@@ -95,6 +95,27 @@ def test_a_network_that_does_not_fit_is_a_plain_error(mini, tmp_path):
     with no_room(1000), pytest.raises(UserError, match="cannot write .*a.safetensors.*free some"):
         trainer.write_network(tmp_path / "a.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_does_not_fit_is_a_plain_error(mini, tmp_path):
+    values = dict.fromkeys(("loss", "iou", "samples_per_second", "data_wait", "skipped"), 0.0)
+    with (
+        pytest.raises(UserError, match="cannot write the log of the run, .*log.jsonl.*free some"),
+        RunLog(tmp_path, mini.RECIPE, 0, writes=True) as log,
+    ):
+        log.write(1, values)
+        with no_room(0):
+            log.write(2, values)
+    assert [record["step"] for record in read_log(tmp_path / "log.jsonl")] == [1]
+
+
+def test_networks_may_be_read_by_others(mini, tmp_path):
+    before = os.umask(0o022)
+    try:
+        mini.mini_trainer(tmp_path).write_network(tmp_path / "a.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_run_goes_on_once_the_disk_has_room_again(mini, tmp_path, monkeypatch):
