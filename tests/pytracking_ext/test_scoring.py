@@ -130,6 +130,44 @@ def test_normalised_precision_at_a_threshold_or_as_area():
         assert score.total["NPR"] == pytest.approx(expected)
 
 
+# Six frames, one for each of the things in which the benchmarks differ; overlap and distance are
+# 1/3 and 5 (given), 1 and 0, - (absent), 1 and 0 (at the rim), - (no box; the one before overlaps
+# by 0 at distance 20), 1/4 and 6 (the other camera: 1 and 0).
+TARGET, RIM = [20.0, 20, 10, 10], [0.0, 20, 10, 10]
+SIX_TRUTHS = SequenceTruth(
+    np.array([TARGET, TARGET, NAN, RIM, TARGET, TARGET]),
+    size=(100, 100),
+    second=np.array([TARGET, TARGET, NAN, RIM, TARGET, [20, 26, 10, 10]]),
+)
+SIX_BOXES = np.array([[25, 20, 10, 10], TARGET, TARGET, RIM, NAN, [20, 26, 10, 10]])
+# Of the 21 thresholds an overlap of 1 passes 20, 1/3 passes 7, 1/4 passes 5.
+
+
+@pytest.mark.parametrize(
+    "benchmark, expected",
+    [
+        ("my own set", {"IoU": 2.25 / 4, "SR": 45 / 21 / 4, "PR": 3 / 4, "NPR": 2 / 4}),
+        ("lasher", {"SR": 45 / 21 / 6, "PR": 6 / 6, "NPR": 4 / 6}),
+        ("visevent", {"SR": 45 / 21 / 6, "PR": 5 / 6}),
+        ("coesot", {"SR": 45 / 21 / 6, "PR": 5 / 6}),
+        ("fe108", {"SR": 45 / 21 / 6, "PR": 4 / 6}),
+        ("lasot", {"AUC": 45 / 21 / 6, "P": 5 / 6, "P_norm": 3 / 6}),
+        ("tnl2k", {"AUC": 45 / 21 / 6, "P": 5 / 6, "P_norm": 3 / 6}),
+        ("trackingnet", {"AUC": 45 / 21 / 6, "P": 4 / 6, "P_norm": 2 / 6}),
+        ("otb", {"AUC": 45 / 21 / 6, "P": 5 / 6}),
+        ("uav123", {"AUC": 45 / 21 / 6, "P": 6 / 6}),
+        ("got10k", {"AO": 2.25 / 4, "SR_0.5": 2 / 4, "SR_0.75": 2 / 4}),
+        ("rgbt234", {"MSR": (7 + 3 * 20) / 21 / 6, "MPR": 4 / 6}),
+        # trapezoids: half of the first threshold's pass counts less; 5 pixels are not below 5
+        ("gtot", {"MSR": (6.5 + 3 * 19.5) / 20 / 6, "MPR": 3 / 6}),
+    ],
+)
+def test_every_benchmark_by_hand(benchmark, expected):
+    how = convention(benchmark)
+    score = score_benchmark({"a": SIX_TRUTHS}, {"a": Prediction(SIX_BOXES)}, how)
+    assert score.total == pytest.approx(expected, abs=1e-12)
+
+
 def lasot_script(truth, boxes, absent):
     """The rules of the official MATLAB scripts, frame by frame (absent: label per frame)."""
     boxes = boxes.copy()
