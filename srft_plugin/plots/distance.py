@@ -16,6 +16,8 @@ Groups = Mapping[str, list[str]]
 def operation_distances(start: Weights, end: Weights, groups: Groups) -> dict[str, float]:
     """||theta_t - theta_0|| / ||theta_0|| of each operation (Fig. 8).
 
+    Operations that start at zero, as adapters do, have no relative distance and are left out.
+
     Args:
         start, end: parameters by name at the start and after tuning.
         groups: operation to the names of its parameters.
@@ -39,6 +41,7 @@ def operation_distances(start: Weights, end: Weights, groups: Groups) -> dict[st
     return {
         group: float((sum(moved[n] for n in members) / sum(size[n] for n in members)) ** 0.5)
         for group, members in groups.items()
+        if any(size[n] for n in members)
     }
 
 
@@ -48,7 +51,7 @@ def sensitivity_weighted_distance(
     """Sum over operations of s^p times the relative distance, over the sum of s^p (Fig. 9).
 
     The paper names the quantity and gives no formula; this is the mean distance, weighted by the
-    prior sensitivity. Operations without a prior are left out.
+    prior sensitivity. Operations without a prior, or that start at zero, are left out.
 
     Raises:
         UserError: as ``operation_distances``, or no operation of ``groups`` has a prior.
@@ -57,5 +60,5 @@ def sensitivity_weighted_distance(
     if not sensitivity:
         raise UserError("no operation of the network has a prior; is it of another network?")
     distances = operation_distances(start, end, {name: groups[name] for name in sensitivity})
-    total = sum(sensitivity.values())
-    return sum(s * distances[name] for name, s in sensitivity.items()) / total
+    total = sum(sensitivity[name] for name in distances)
+    return sum(sensitivity[name] * distance for name, distance in distances.items()) / total

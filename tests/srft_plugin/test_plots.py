@@ -37,12 +37,14 @@ def test_layers_and_operations_are_read_from_names():
 def test_distances_by_hand(tmp_path):
     start = {"a.weight": torch.tensor([3.0, 0.0]), "a.bias": torch.tensor([4.0])}
     start["b.weight"] = torch.tensor([2.0])
+    start["new.weight"] = torch.zeros(2)  # no relative distance
     end = {"a.weight": torch.tensor([3.0, 3.0]), "a.bias": torch.tensor([0.0])}
     end["b.weight"] = torch.tensor([1.0])
-    groups = {"a": ["a.weight", "a.bias"], "b": ["b.weight"]}
+    end["new.weight"] = torch.ones(2)
+    groups = {"a": ["a.weight", "a.bias"], "b": ["b.weight"], "new": ["new.weight"]}
     distances = operation_distances(start, end, groups)
     assert distances == pytest.approx({"a": 1.0, "b": 0.5})
-    prior = Prior({"a": torch.tensor([1.0]).double(), "b": torch.tensor([3.0]).double()}, {})
+    prior = Prior({n: torch.tensor([v]).double() for n, v in (("a", 1), ("b", 3), ("new", 9))}, {})
     weighted = sensitivity_weighted_distance(start, end, groups, prior)
     assert weighted == pytest.approx((1 * 1.0 + 3 * 0.5) / 4)
     weight_distance(distances, tmp_path / "fig8.png")
