@@ -41,10 +41,10 @@ def decode_depth(data: bytes) -> np.ndarray | None:
     rows = np.frombuffer(filtered, np.uint8).reshape(height, -1)
     if (rows[:, 0] != _LEFT).any():
         return None
-    pixels = cv2.transpose(np.ascontiguousarray(rows[:, 1:]).view(np.uint16))
+    pixels = cv2.transpose(rows[:, 1:].view(">u2").astype(np.uint16))
     for left, right in pairwise(pixels.view(np.uint8)):  # columns, both bytes of a pixel apart
         np.add(left, right, right)
-    return cv2.transpose(pixels.byteswap(inplace=True))
+    return cv2.transpose(pixels)
 
 
 def _pixel_chunks(data: bytes) -> list[bytes]:

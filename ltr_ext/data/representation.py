@@ -18,14 +18,13 @@ def depth_range(depth: np.ndarray) -> tuple[int, int]:
 
     Zeros, the holes of the sensor, count: the released RGB-D trackers were trained that way.
     """
-    farthest = int(min(3 * _median(depth), FARTHEST))
-    low, high, _, _ = cv2.minMaxLoc(depth)
-    return int(low), min(int(high), farthest)
+    low, high = (int(value) for value in cv2.minMaxLoc(depth)[:2])
+    return low, int(min(high, 3 * _median(depth, high), FARTHEST))
 
 
-def _median(depth: np.ndarray) -> float:
+def _median(depth: np.ndarray, highest: int) -> float:
     """``np.median`` of uint16 values by their histogram: exact, and a third of the time."""
-    histogram = cv2.calcHist([depth], [0], None, [1 << 16], [0, 1 << 16])
+    histogram = cv2.calcHist([depth], [0], None, [highest + 1], [0, highest + 1])
     middle = ((depth.size - 1) // 2, depth.size // 2)  # the same for an odd number
     low, high = np.searchsorted(np.cumsum(histogram, dtype=np.int64), middle, side="right")
     return (int(low) + int(high)) / 2
