@@ -83,6 +83,26 @@ def test_errors_name_file_and_line(file, text, message):
     assert str(file) in str(caught.value)
 
 
+numbers = st.sampled_from(["1", "-2.5", "1e3", "nan", "inf", "", "x", "0x1", "1,5"])
+lines = st.lists(numbers, max_size=9).map(" ".join)
+
+
+@settings(deadline=None)
+@given(content=st.one_of(st.binary(max_size=80), st.lists(lines).map("\n".join).map(str.encode)))
+def test_whatever_stands_in_a_file_is_read_or_is_the_one_error(file, content):
+    file.write_bytes(content)
+    for read, corners in ((read_boxes, (False,)), (read_boxes, (True,)), (read_flags, ())):
+        try:
+            values = read(file, *corners)
+        except UserError as error:
+            assert str(error).startswith(str(file))
+        else:
+            assert len(values) and values.shape[1:] == ((4,) if corners else ())
+            if corners:  # a box, or nothing at all
+                whole = np.isfinite(values).all(1) & (values[:, 2:] > 0).all(1)
+                assert (whole | np.isnan(values).all(1)).all()
+
+
 def test_what_is_no_text_or_not_there_is_an_error(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff\xd8\xff\xe0\x00")
     with pytest.raises(UserError, match="not a text file"):
