@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import pkgutil
 import re
 from dataclasses import dataclass
@@ -106,13 +107,15 @@ class Recipe:
     workers: int = 4
 
     def __post_init__(self):
-        for name in AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.decay_at < 1:
-            raise UserError(f"decay_at must be at least 0 and below 1, not {self.decay_at}")
-        if not 0 <= self.ema < 1:
-            raise UserError(f"ema must be at least 0 and below 1, not {self.ema}")
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name)
+            if not low <= value < high:  # nor is NaN within any limits
+                below = f" and below {high}" if math.isfinite(high) or value == high else ""
+                raise UserError(f"{name} must be at least {low}{below}, not {value}")
+        if not self.grad_clip > 0:
+            raise UserError(f"grad_clip must be above 0, not {self.grad_clip}; inf clips nothing")
+        if not self.datasets:
+            raise UserError("datasets names none; give one, such as datasets=depthtrack")
         if self.samples_per_epoch < self.batch_size:
             raise UserError(
                 f"samples_per_epoch ({self.samples_per_epoch}) is smaller than one batch "
@@ -147,13 +150,15 @@ class Recipe:
         """``lr_groups``, read.
 
         Raises:
-            UserError: one is not a regular expression, ``=`` and a number.
+            UserError: one is not a regular expression, ``=`` and a number from 0 on.
         """
         rates = []
         for group in self.lr_groups:
             pattern, _, rate = group.rpartition("=")
             try:
                 rates.append((re.compile(pattern), float(rate)))
+                if not 0 <= rates[-1][1] < math.inf:
+                    raise ValueError("a rate is finite and at least 0")
             except (re.error, ValueError) as error:
                 raise UserError(
                     f"lr_groups: {group!r} is not of the form regex=rate, such as "
@@ -186,10 +191,14 @@ class Recipe:
 
 
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-AT_LEAST_ONE = (
-    "epochs", "samples_per_epoch", "batch_size", "accumulate", "keep", "max_skipped",
-    "validation_samples",
-)  # fmt: skip
+LIMITS = {  # from the first number on, and below the second
+    **dict.fromkeys(("epochs", "samples_per_epoch", "batch_size", "accumulate"), (1, math.inf)),
+    **dict.fromkeys(("keep", "max_skipped", "validation_samples", "max_gap"), (1, math.inf)),
+    **dict.fromkeys(("top_k", "prior_samples"), (1, math.inf)),
+    **dict.fromkeys(("lr", "weight_decay", "centre_jitter", "scale_jitter"), (0, math.inf)),
+    **dict.fromkeys(("seed", "workers"), (0, math.inf)),
+    **dict.fromkeys(("warmup", "decay_at", "ema"), (0, 1)),
+}
 CHOICES = {
     "decay": ("none", "step", "linear"),
     "parallel": ("ddp", "fsdp"),

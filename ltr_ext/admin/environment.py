@@ -130,8 +130,10 @@ class Environment:
         """Root folder of a data set.
 
         Raises:
-            UserError: the path is not set, or the folder is not there.
+            UserError: there is no such data set, the path is not set, or the folder is not there.
         """
+        if dataset not in DATASETS:
+            raise unknown("data set", dataset, DATASETS)
         key = f"{dataset}_dir"
         value = lookup(key)
         if value is None:

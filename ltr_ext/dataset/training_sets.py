@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ltr_ext.admin.environment import environment
+from ltr_ext.admin.environment import DATASETS, environment
 from ltr_ext.dataset.registry import open_dataset
 from ltr_ext.dataset.synthetic import SceneOptions, Synthetic, SyntheticStills
+from srft_plugin.errors import unknown
 
 # Look-alikes at another depth and failing light: what only the second camera can resolve.
 RGBD_OPTIONS = SceneOptions(length=60, look_alike=0.7, distractors=(1, 4), dark=0.6)
@@ -32,6 +33,8 @@ def open_training_sets(names: tuple[str, ...]) -> list:
         name, _, root = entry.partition(":")
         if name in GENERATED:
             sets.append(GENERATED[name])
+        elif not root and name not in DATASETS:
+            raise unknown("data set", name, (*GENERATED, *DATASETS))
         else:
             sets.append(open_dataset(name, root or environment().get(name), "train"))
     return sets

@@ -209,6 +209,8 @@ def test_checkpoint_of_another_network_is_refused(base, tmp_path):
         (["tiny_depth", "regularizer=srtf"], "did you mean 'srft'"),
         (["tiny_depth", "base=/nowhere.pth"], "srft env set pretrained_dir"),
         (["tiny_depth", "datasets=depthtrack:/nowhere"], "/nowhere"),
+        (["tiny_depth", "datasets=depthtrak"], "data set 'depthtrak'; did you mean 'depthtrack'"),
+        (["tiny_depth", "datasets=synthetic_rgdb"], "did you mean 'synthetic_rgb"),
     ],
 )
 def test_command_reports_bad_input_in_one_line(tmp_path, capsys, arguments, message):

@@ -84,6 +84,11 @@ def test_missing_folder_is_named(tmp_path):
         environment().get("depthtrack")
 
 
+def test_unknown_data_set_suggests_the_nearest():
+    with pytest.raises(UserError, match="unknown data set 'lashr'; did you mean 'lasher'"):
+        environment().get("lashr")
+
+
 def test_unknown_key():
     with pytest.raises(UserError, match="unknown setting 'depthtrak_dir'"):
         set_path("depthtrak_dir", "/tmp")
