@@ -97,7 +97,7 @@ class FusedAdamW:
         steps = [self.optimizer.state[p]["step"] for p in members]
         # As in torch's fused kernel: a step with this flag, on the device, leaves all as it is.
         skip = getattr(self.optimizer, "found_inf", None)
-        skip = steps[0].new_zeros(()) if skip is None else skip.reshape(())
+        skip = steps[0].new_zeros(()) if skip is None else skip.reshape(()).to(steps[0].device)
         torch._foreach_add_(steps, 1 - skip)
         counted = torch.stack(steps).to(members[0].device, torch.float64)
         (beta1, beta2), rate = group["betas"], group["lr"]

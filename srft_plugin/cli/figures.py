@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 METHODS = ("fisher", "lanczos", "finite_difference")
 
+
 def add_commands(subparsers) -> None:
     """Mounts the sub-commands on the `srft` parser."""
     sensitivity = subparsers.add_parser(

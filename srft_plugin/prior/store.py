@@ -19,6 +19,7 @@ from srft_plugin.transfer import percentile_rank
 
 Shapes = list[list[int]]
 SHOWN = 8  # operations in an error
+WRAPPERS = ("module", "_orig_mod")  # how data parallelism and torch.compile call what they wrap
 
 
 @dataclass(frozen=True)
@@ -159,11 +160,14 @@ class Prior:
             if names
         ]
         if problems:
-            raise UserError(
-                f"the prior is of another network: {'; '.join(problems)}. Estimate it for "
-                f"this network, or say with Prior.renamed which operation takes which prior "
-                f"(None for new modules)"
+            wrapped = [w for w in WRAPPERS if new and all(name.startswith(w + ".") for name in new)]
+            remedy = (
+                f"Bind it to the network inside the wrapper, network.{wrapped[0]}"
+                if wrapped
+                else "Estimate it for this network, or say with Prior.renamed which operation "
+                "takes which prior (None for new modules)"
             )
+            raise UserError(f"the prior is of another network: {'; '.join(problems)}. {remedy}")
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,11 @@ def test_a_prior_of_another_network_is_refused_with_the_differences(prior):
     assert "Prior.renamed" in message
 
 
+def test_a_wrapped_network_is_recognised(tracker, prior):
+    with pytest.raises(UserError, match=r"inside the wrapper, network\._orig_mod$"):
+        prior.bind(torch.compile(tracker, backend="eager"))
+
+
 def test_files_that_are_no_prior_are_refused(tmp_path):
     with pytest.raises(UserError, match="no prior file at"):
         Prior.load(tmp_path / "none.safetensors")
