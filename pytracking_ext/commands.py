@@ -127,12 +127,12 @@ def _export(arguments: argparse.Namespace) -> int:
 def _score(arguments: argparse.Namespace) -> int:
     """Score trackers by the rules of a benchmark, the paper's rows beside them."""
     from pytracking_ext.analysis.tables import render_all
-    from pytracking_ext.evaluation.scores import attribute_table, sequence_table, total_table
+    from pytracking_ext.evaluation.scores import attribute_table, sequence_tables, total_table
 
     _, _, scores, failures = _read(arguments)
     tables = [total_table(arguments.benchmark, scores, bootstrap=arguments.bootstrap)]
     if arguments.sequences:
-        tables.append(sequence_table(scores))
+        tables += sequence_tables(scores)
     if arguments.attributes:
         tables += [attribute_table(scores, metric) for metric in next(iter(scores.values())).total]
     print(render_all([table for table in tables if table], arguments.format))

@@ -24,7 +24,7 @@ from pytracking_ext.commands import add_format, add_tracker_options, positive
 from pytracking_ext.evaluation.datasets import Shard, open_test_set, part, read_sequences
 from pytracking_ext.evaluation.results import box_file, open_results
 from pytracking_ext.evaluation.running import track_dataset
-from pytracking_ext.evaluation.scores import score_folder, sequence_table, total_table
+from pytracking_ext.evaluation.scores import score_folder, sequence_tables, total_table
 from pytracking_ext.parameter.srft import TrackerParameters, load
 from srft_plugin.errors import report_errors
 
@@ -119,7 +119,8 @@ def run(arguments: argparse.Namespace) -> int:
     tracked = any(box_file(directory, sequence.name).exists() for sequence in sequences)
     if tracked and shard.index == 1:  # one process of several is enough to print scores
         scores = {arguments.tracker_param: score_folder(sequences, directory, convention(name))}
-        print(render_all([sequence_table(scores), total_table(name, scores)], arguments.format))
+        tables = [*sequence_tables(scores), total_table(name, scores)]
+        print(render_all(tables, arguments.format))
     for failed, message in failures.items():
         print(f"FAILED {failed}: {message}", file=sys.stderr)
     return 1 if failures else 0

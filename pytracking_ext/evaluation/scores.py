@@ -70,15 +70,24 @@ def total_table(benchmark: str, scores: Mapping[str, Score], bootstrap: bool = F
     return table
 
 
-def sequence_table(scores: Mapping[str, Score]) -> Table:
-    """One row per sequence, one column per tracker and metric."""
+def sequence_tables(scores: Mapping[str, Score]) -> list[Table]:
+    """One row per sequence: all metrics of one tracker, or a table per metric for several."""
     names = list(dict.fromkeys(name for score in scores.values() for name in score.sequences))
-    columns = [(label, metric) for label, score in scores.items() for metric in score.total]
-    table = Table("per sequence (percent)", ["sequence", *_headings(columns, scores)])
-    for name in names:
-        rows = {label: score.sequences.get(name, {}) for label, score in scores.items()}
-        table.add(name, [_percent(rows[label].get(metric)) for label, metric in columns])
-    return table
+    metrics = list(next(iter(scores.values())).total)
+    if len(scores) == 1:
+        (score,) = scores.values()
+        table = Table("per sequence (percent)", ["sequence", *metrics])
+        for name in names:
+            table.add(name, [100 * score.sequences[name][metric] for metric in metrics])
+        return [table]
+    tables = []
+    for metric in metrics:
+        table = Table(f"{metric} per sequence (percent)", ["sequence", *scores])
+        for name in names:
+            rows = (score.sequences.get(name, {}) for score in scores.values())
+            table.add(name, [_percent(row.get(metric)) for row in rows])
+        tables.append(table)
+    return tables
 
 
 def attribute_table(scores: Mapping[str, Score], metric: str) -> Table | None:
@@ -107,10 +116,6 @@ def _verdicts(scores: Mapping[str, Score]) -> list[str]:
                 f"{first} - {second}, {metric}: [{100 * low:+.1f}, {100 * high:+.1f}], {real}"
             )
     return lines
-
-
-def _headings(columns: list[tuple[str, str]], scores: Mapping[str, Score]) -> list[str]:
-    return [metric if len(scores) == 1 else f"{label} {metric}" for label, metric in columns]
 
 
 def _percent(value: float | None) -> float | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 420, 300, 46, 40, 14, 12
-RADIUS = 110
+RADIUS, LABELS = 110, 1.16  # of the radar's outer ring; where names stand, in radii
 
 
 def line_chart(
@@ -62,12 +62,14 @@ def radar_chart(series: Mapping[str, Mapping[str, float]]) -> str:
     def polygon(values: list[float]) -> str:
         return " ".join("{:.1f},{:.1f}".format(*place(i, v)) for i, v in enumerate(values))
 
-    parts = [f'<svg class="chart" viewBox="0 0 {size} {size}" role="img" '
-             'aria-label="scores per attribute">']  # fmt: skip
+    heights = [place(axis, LABELS * top)[1] for axis in range(len(axes))]
+    above, below = min(heights) - 16, max(heights) + 12
+    parts = [f'<svg class="chart radar" viewBox="0 {above:.0f} {size} {below - above:.0f}" '
+             'role="img" aria-label="scores per attribute">']  # fmt: skip
     for ring in (0.25, 0.5, 0.75, 1.0):
         parts.append(f'<polygon class="grid" points="{polygon([ring * top] * len(axes))}"/>')
     for index, axis in enumerate(axes):
-        x, y = place(index, 1.16 * top)
+        x, y = place(index, LABELS * top)
         best = max(values[axis] for values in series.values())
         parts.append(f'<text x="{x:.1f}" y="{y + 4:.1f}" class="mid">{escape(axis)} '
                      f"{100 * best:.0f}</text>")  # fmt: skip

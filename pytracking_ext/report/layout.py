@@ -50,6 +50,11 @@ def table_html(table: Table, own: int | None = None) -> str:
     )
 
 
+def folded_table(table: Table) -> str:
+    """A sortable table that a click on its title opens."""
+    return f"<details><summary>{escape(table.title)}</summary>{table_html(table)}</details>"
+
+
 def notes_html(notes: Iterable[str]) -> str:
     """A paragraph for each note."""
     return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)

@@ -11,10 +11,17 @@ import numpy as np
 from ltr_ext.dataset.sequence import Sequence
 from pytracking_ext.analysis.scoring import Prediction, Score
 from pytracking_ext.analysis.tables import Table
-from pytracking_ext.evaluation.scores import attribute_table, sequence_table, total_table
+from pytracking_ext.evaluation.scores import attribute_table, sequence_tables, total_table
 from pytracking_ext.report.charts import legend, radar_chart
-from pytracking_ext.report.figures import write_figures
-from pytracking_ext.report.layout import notes_html, plots_html, section, table_html, write_page
+from pytracking_ext.report.figures import write_figures, write_radar
+from pytracking_ext.report.layout import (
+    folded_table,
+    notes_html,
+    plots_html,
+    section,
+    table_html,
+    write_page,
+)
 from pytracking_ext.report.plots import benchmark_plots
 from pytracking_ext.report.strips import strip
 
@@ -45,39 +52,52 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     columns = next(iter(scores.values())).total
     metric = "F" if "F" in columns else next(iter(columns))
-    plots = benchmark_plots(scores)
+    plots, radar = benchmark_plots(scores), _radar(scores, metric)
     sections = [
         section("Scores", table_html(total_table(benchmark, scores), len(scores))),
         section("Curves", plots_html(plots)),
-        _attributes(scores, metric),
+        _attributes(scores, metric, radar),
         section("Speed and size", _speed(predictions, headers)),
         section("Films", _films(sequences, scores, predictions, metric)),
-        section("Sequences", table_html(sequence_table(scores))),
+        section("Sequences", _sequences(scores, metric)),
     ]
     page = out / "report.html"
     write_page(page, f"{benchmark}: {', '.join(scores)}", sections)
     write_figures(out, plots)
+    if radar:
+        write_radar(out, radar)
     return page
 
 
-def _attributes(scores: Mapping[str, Score], metric: str) -> str:
+def _radar(scores: Mapping[str, Score], metric: str) -> dict[str, dict[str, float]]:
+    """By tracker the metric per attribute that all have; empty when these are too few."""
+    by_tracker = {label: score.by_attribute(metric) for label, score in scores.items()}
+    shared = set.intersection(*(set(rows) for rows in by_tracker.values()))
+    if len(shared) < RADAR_AXES:
+        return {}
+    return {
+        label: {name: rows[name][0] for name in sorted(shared)}
+        for label, rows in by_tracker.items()
+    }
+
+
+def _attributes(
+    scores: Mapping[str, Score], metric: str, radar: Mapping[str, Mapping[str, float]]
+) -> str:
     table = attribute_table(scores, metric)
     if table is None:
         return ""
-    by_tracker = {label: score.by_attribute(metric) for label, score in scores.items()}
-    shared = set.intersection(*(set(rows) for rows in by_tracker.values()))
-    radar = ""
-    if len(shared) >= RADAR_AXES:
-        radar = radar_chart(
-            {
-                label: {name: rows[name][0] for name in sorted(shared)}
-                for label, rows in by_tracker.items()
-            }
-        )
+    chart = radar_chart(radar) if radar else ""
     return section(
         "Attributes",
-        f'{legend(list(scores))}<div class="charts">{radar}<div>{table_html(table)}</div></div>',
+        f'{legend(list(scores))}<div class="charts">{chart}<div>{table_html(table)}</div></div>',
     )
+
+
+def _sequences(scores: Mapping[str, Score], metric: str) -> str:
+    """The table of ``metric``, those of the other metrics folded."""
+    tables = sorted(sequence_tables(scores), key=lambda t: not t.title.startswith(f"{metric} "))
+    return table_html(tables[0]) + "".join(map(folded_table, tables[1:]))
 
 
 def _speed(

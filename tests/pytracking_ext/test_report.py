@@ -41,7 +41,7 @@ def report(tmp_path, white_square, monkeypatch):
             )
             for s in sequences
         }
-        for label, spread in (("mine", 1), ("other & co", 4))
+        for label, spread in (("mine", 1), ("other & co" + "_and_a_long_name" * 4, 4))
     }
     headers = {"mine": {"parameters_m": 92.12, "gflops": 58.1, "device": "a GPU", "batch": 16}}
     how = convention("depthtrack")
@@ -66,7 +66,7 @@ def test_the_page_is_complete_and_needs_nothing_else(report):
     names = {path.name for path in page.parent.iterdir()}
     assert names == {"report.html"} | {
         f"{stem}.{kind}"
-        for stem in ("success", "precision", "precision_recall", "f_measure")
+        for stem in ("success", "precision", "precision_recall", "f_measure", "radar")
         for kind in ("pdf", "png")
     }
     assert (page.parent / "success.pdf").read_bytes().startswith(b"%PDF")
@@ -117,8 +117,12 @@ class Browser:
             try:
                 answer = self.call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
                 break
-            except urllib.error.URLError:
+            except urllib.error.URLError as error:
+                reason = error
                 time.sleep(0.1)
+        else:
+            self.driver.kill()
+            pytest.skip(f"chromedriver starts no browser: {reason}")
         self.url += f"/session/{answer['sessionId']}"
 
     def call(self, method, path, body=None):
@@ -173,6 +177,12 @@ def test_the_page_works_in_a_browser(report, browser):
     assert [text == "-" for text in browser.js(column.replace("[3]", "[4]"))] == [False] * 2 + [
         True
     ] * (len(falling) - 2)
+
+    folded = "document.querySelector('details table')"
+    assert browser.js("document.querySelectorAll('details').length") == 5  # F is open
+    assert not browser.js(f"{folded}.checkVisibility()")
+    browser.click("summary")
+    assert browser.js(f"{folded}.checkVisibility()")
 
     canvas = "document.querySelector('.film canvas')"
     browser.wait(f"{canvas}.getContext('2d').getImageData(0, 0, 160, 120).data.some(v => v > 200)")

@@ -19,7 +19,7 @@ from pytracking_ext.analysis.scoring import (
 )
 from pytracking_ext.analysis.significance import differences, intervals
 from pytracking_ext.analysis.tables import FORMATS, Table, render
-from pytracking_ext.evaluation.scores import attribute_table, sequence_table, total_table
+from pytracking_ext.evaluation.scores import attribute_table, sequence_tables, total_table
 from srft_plugin.errors import UserError
 
 NAN = [np.nan] * 4
@@ -337,8 +337,12 @@ def test_tables_in_every_format():
     rows = json.loads(render(table, "json"))["rows"]
     assert rows[0]["tracker"] == "my_tracker"
     assert rows[0]["IoU"] == pytest.approx(100 * scores["my_tracker"].total["IoU"])
-    per_sequence = json.loads(render(sequence_table(scores), "json"))["rows"]
-    assert per_sequence[3]["b SR"] is None and per_sequence[3]["my_tracker SR"] is not None
+    iou, success = sequence_tables(scores)
+    assert (iou.title, success.title) == ("IoU per sequence (percent)", "SR per sequence (percent)")
+    rows = json.loads(render(success, "json"))["rows"]
+    assert rows[3]["b"] is None and rows[3]["my_tracker"] is not None
+    (alone,) = sequence_tables({"b": scores["b"]})
+    assert alone.columns == ["sequence", "IoU", "SR"] and len(alone.rows) == 3
     attributes = json.loads(render(attribute_table(scores, "SR"), "json"))["rows"]
     assert [row["attribute"] for row in attributes] == ["dark", "fast"]
     assert [row["sequences"] for row in attributes] == [2, 3]
