@@ -53,6 +53,17 @@ class Anchored(Regularizer):
         return {"start": self.start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the values to start from.
+
+        Raises:
+            UserError: they are of other parameters.
+        """
+        found, expected = ([t.shape for t in ts] for ts in (state["start"], self.start))
+        if found != expected:
+            raise UserError(
+                f"the penalty's state is of {len(found)} other parameters than the {len(expected)} "
+                f"it ties; build the same network, prior and trainable set as then"
+            )
         self.start = [t.clone() for t in state["start"]]
 
 

@@ -19,7 +19,8 @@ class Teacher:
     The average is the one extra copy of the parameters: the forward pass runs on the network's own
     modules with the averages in place of what trains, and copies of the buffers, so that batch
     statistics of the teacher do not reach the student. Buffers are not averaged. The teacher is in
-    the network's mode, with its own draws of dropout and drop path.
+    the network's mode, with its own draws of dropout and drop path. Averages of half precision are
+    held in float32: a late step moves them by less than half precision can tell.
 
     Args:
         network: at the weights to start from; not the wrapper that shares it among processes.
@@ -36,7 +37,10 @@ class Teacher:
         self.network = network
         self.total_steps = total_steps
         self.steps = 0
-        self.average = {name: p.detach().clone() for name, p in self._trained().items()}
+        self.average = {
+            name: p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)
+            for name, p in self._trained().items()
+        }
         if not self.average:
             raise UserError("the teacher averages what trains, and nothing of the network does")
 
@@ -45,14 +49,17 @@ class Teacher:
         """The network's output with the averaged weights; no gradient reaches them."""
         self._follow_device()
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
-        return functional_call(self.network, (self.average, buffers), inputs)
+        weights = {name: self.average[name].to(p.dtype) for name, p in self._trained().items()}
+        return functional_call(self.network, (weights, buffers), inputs)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Counts an optimizer step and takes its weights into the average."""
         self._follow_device()
         self.steps += 1
-        self.update(list(self.average.values()), list(self._trained().values()))
+        average = list(self.average.values())
+        current = [p.to(a.dtype) for a, p in zip(average, self._trained().values(), strict=True)]
+        self.update(average, current)
 
     def update(self, average: list[Tensor], current: list[Tensor]) -> None:
         """Takes the weights after step ``self.steps`` into the average, in place."""

@@ -146,6 +146,14 @@ def test_a_penalty_on_nothing_is_refused():
         make_regularizer("l2sp", network.requires_grad_(False))
 
 
+def test_the_state_of_a_penalty_on_other_parameters_is_refused():
+    network, _ = network_and_prior()
+    state = make_regularizer("l2sp", network).state_dict()
+    network[0].requires_grad_(False)
+    with pytest.raises(UserError, match="state is of 4 other parameters than the 2 it ties"):
+        make_regularizer("l2sp", network).load_state_dict(state)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

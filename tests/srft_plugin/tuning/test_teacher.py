@@ -50,6 +50,19 @@ def test_weighted_average_is_the_sum_over_the_trajectory(total, beta, seed):
         assert teacher.total == pytest.approx(used.sum().item(), rel=1e-12)
 
 
+def test_half_precision_is_averaged_in_float32():
+    """bfloat16 has 8 bits: 1/1000 of a step would be lost, and the teacher stand still."""
+    net = network().bfloat16()
+    teacher, exact = WeightedAverage(net, 1000, beta=1.0), []
+    for _ in range(300):
+        exact.append(net[0].weight.detach().double())
+        net[0].weight.data.add_(0.01)
+        teacher.after_step()
+    mean = torch.stack([*exact, net[0].weight.detach().double()]).mean(0)
+    torch.testing.assert_close(teacher.average["0.weight"].double(), mean, rtol=1e-5, atol=1e-5)
+    assert teacher((torch.ones(4, 3).bfloat16(),)).dtype == torch.bfloat16
+
+
 def test_weights_of_tracer_are_largest_at_both_ends():
     teacher = WeightedAverage(network(), 99)
     weights = [teacher.weight(t) for t in range(100)]
