@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +26,7 @@ METHODS: dict[str, Callable[..., tuple[dict[str, Tensor], int]]] = {
     "finite_difference": finite_difference_spectra,
     "diagonal": diagonal_spectra,
 }
+COMMON = 5  # arguments that all methods have
 
 
 def estimate_prior(
@@ -58,11 +60,15 @@ def estimate_prior(
 
     Raises:
         UserError: no batches or an empty one, fewer samples than ``top_k``, a loss that is NaN or
-            infinite, no operation with a gradient, an unknown method, groups that overlap or name
-            something else than parameters.
+            infinite, no operation with a gradient, an unknown method or option, groups that
+            overlap or name something else than parameters.
     """
     if method not in METHODS:
         raise unknown("method for the prior", method, METHODS)
+    known = list(inspect.signature(METHODS[method]).parameters)[COMMON:]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {method}", option, known)
     if top_k < 1:
         raise UserError(f"top_k is {top_k}; expected at least 1 eigenvalue (the paper uses 10)")
     groups = operation_groups(network) if groups is None else dict(groups)

@@ -62,8 +62,10 @@ def fisher_spectra(
         the losses do not depend on the group; and the number of samples.
 
     Raises:
-        UserError: gradients that are not finite.
+        UserError: gradients that are not finite, or no process group to be distributed over.
     """
+    if distributed and not dist.is_initialized():
+        raise UserError("distributed=True needs torch.distributed.init_process_group first")
     wanted = {name for members in groups.values() for name in members}
     grams = fisher_grams(network, loss_fn, batches, wanted, memory, distributed)
     sizes = {name: p.numel() for name, p in network.named_parameters()}

@@ -236,6 +236,8 @@ def test_bfloat16_autocast_is_close_to_float32(tracker, loss_fn, make_batch):
         ({"batches": []}, "no batches"),
         ({"top_k": 9}, "top_k is 9 but the batches hold 4 samples"),
         ({"top_k": 0}, "top_k is 0"),
+        ({"rho": 1e-3}, "unknown option of fisher 'rho'. Known: memory, distributed"),
+        ({"distributed": True}, "needs torch.distributed.init_process_group"),
         ({"groups": {"a": ["out.weigth"]}}, "groups name out.weigth, which"),
         ({"groups": {"a": ["token"], "b": ["token"]}}, "token is in more than one group"),
         ({"method": "guess"}, "unknown method for the prior 'guess'.*fisher"),
