@@ -107,7 +107,12 @@ def unlink(checkout: Path) -> list[Path]:
 
 
 def linked(checkout: Path) -> list[str]:
-    """Names of the shims that are in place and current."""
+    """Names of the shims that are in place and current.
+
+    Raises:
+        UserError: not a pytracking checkout.
+    """
+    _check(checkout)
     return [
         name
         for name, code in SHIMS.items()

@@ -19,6 +19,7 @@ PACKAGES = {  # distribution: what it is needed for
     "vot-toolkit": "srft vot, srft demo",
     "vot-trax": "srft vot, srft demo",
 }
+HOST_PATHS = ("ltr/admin/local.py", "pytracking/evaluation/local.py")
 NOT_SET = "not set"
 
 
@@ -119,14 +120,17 @@ def _paths() -> list[Check]:
 def _checkout(checkout: Path | None) -> list[Check]:
     if checkout is None:
         return []
-    current = linked(checkout.resolve())
-    checks = [
-        (
-            f"link of {checkout}",
-            f"{len(current)} of {len(SHIMS)} files",
-            "" if len(current) == len(SHIMS) else f"srft link {checkout}",
-        )
-    ]
+    row = f"link of {checkout}"
+    try:
+        current = linked(checkout.resolve())
+    except UserError as error:
+        return [(row, "wrong", str(error))]
+    remedy = "" if len(current) == len(SHIMS) else f"srft link {checkout}"
+    checks = [(row, f"{len(current)} of {len(SHIMS)} files", remedy)]
+    for name in HOST_PATHS:
+        if not (checkout / name).is_file():
+            remedy = "pytracking writes it when it first runs, and stops; set your paths in it"
+            checks.append((name, "missing", remedy))
     if importlib.util.find_spec("jpeg4py") is None:
         checks.append(("jpeg4py", "missing", "pip install jpeg4py; pytracking imports it"))
     if importlib.util.find_spec("visdom") is None:

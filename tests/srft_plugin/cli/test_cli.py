@@ -72,11 +72,18 @@ def test_env_set_and_show(tmp_path, capsys):
 
 
 def test_doctor_reports_what_is_there_and_what_is_not(tmp_path, capsys):
+    for name in ("ltr/run_training.py", "ltr/admin/local.py", "pytracking/evaluation/datasets.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
     assert main(["doctor", str(tmp_path), "--json"]) == 0
     report = {row["check"]: row for row in json.loads(capsys.readouterr().out)}
     assert report["torch"]["found"][0].isdigit() and not report["torch"]["remedy"]
     assert report["depthtrack_dir"]["remedy"].startswith("srft env set depthtrack_dir")
     assert report[f"link of {tmp_path}"]["found"] == "0 of 5 files"
+    assert "ltr/admin/local.py" not in report
+    assert "set your paths" in report["pytracking/evaluation/local.py"]["remedy"]
+    assert main(["doctor", str(tmp_path / "ltr")]) == 0
+    assert "is no pytracking checkout" in capsys.readouterr().out
     assert main(["doctor"]) == 0
     (unset,) = [line for line in capsys.readouterr().out.splitlines() if "not set" in line]
     assert "depthtrack_dir, cdtb_dir" in unset and "srft env set KEY PATH" in unset
