@@ -92,7 +92,7 @@ def decode_top(
     if height == 0 or planes not in (1, 3):
         return None
     grey = colourless or planes == 1
-    wanted = min(height, rows + _MARGIN).to_bytes(2, "big")
+    wanted = min(height, max(rows, 0) + _MARGIN).to_bytes(2, "big")  # a crop may lie above it
     try:
         image = simplejpeg.decode_jpeg(
             data[: frame + 5] + wanted + data[frame + 7 :],

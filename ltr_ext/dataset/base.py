@@ -18,6 +18,8 @@ from .annotation import numbered_lines, read_boxes, read_flags
 from .files import FileFrames, image_names
 from .sequence import Sequence
 
+RENDER = "render it with `srft data events`"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -115,7 +117,7 @@ def list_frames(entry: Entry) -> FileFrames:
         raise UserError(f"{rgb_folder}: no images; extract the sequence again")
     if not layout.aux:
         return FileFrames(rgb_folder, rgb)
-    hint = "; render it with `srft data events`" if layout.modality == "event" else ""
+    hint = f"; {RENDER}" if layout.modality == "event" else ""
     aux = (*_channel_folders(entry, "depth", "ir"), *layout.aux)
     aux_folder = find_path(entry, aux, f"folder of {layout.modality} images", hint)
     return FileFrames(rgb_folder, rgb, aux_folder, image_names(aux_folder), layout.modality)

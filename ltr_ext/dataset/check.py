@@ -18,6 +18,7 @@ from ltr_ext.data.representation import represent
 from srft_plugin.errors import UserError, some
 
 from .base import (
+    RENDER,
     Entry,
     list_frames,
     mark_absent,
@@ -116,7 +117,7 @@ def _check_sequence(entry: Entry, samples: int, report: Report) -> None:
     try:
         frames = list_frames(entry)
     except UserError as error:
-        found(first_part(error), EXTRACT)
+        found(first_part(error), RENDER if RENDER in str(error) else EXTRACT)
         frames = None
     boxes = None
     try:

@@ -276,6 +276,14 @@ def test_a_sequence_that_is_listed_twice_or_not_there_is_found(write_copy):
     assert found["s2"] == "listed 2 times" and found["s11"].endswith("s11: no such folder")
 
 
+def test_missing_event_images_are_to_be_rendered(write_copy):
+    root = write_copy("visevent")
+    (root / "test" / "s2" / "event_imgs").rename(root / "test" / "s2" / "events")
+    (finding,) = check_dataset("visevent", root, ["test"])[0].findings
+    assert "no folder of event images" in finding.problem
+    assert finding.remedy == "render it with `srft data events`"
+
+
 def test_inverted_labels_are_found(write_copy):
     root = write_copy("visevent")
     (root / "test" / "s2" / "absent_label.txt").write_text("0\n1\n0\n0\n")

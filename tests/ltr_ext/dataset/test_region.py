@@ -17,6 +17,7 @@ WINDOWS = [
     Window(60, 40, 80),  # beyond the right and lower border
     Window(-30, -30, 200),  # larger than the image
     Window(150, 0, 40),  # beside it
+    Window(20, -100, 40),  # above it
 ]
 
 
