@@ -233,19 +233,8 @@ def _box_problems(
                 "extract it again, or cut it with --fix-index",
             )
     if size is not None:
-        height, width = size
-        corners = boxes[:, :2] + boxes[:, 2:]
-        outside = (corners <= 0).any(1) | (boxes[:, :2] >= [width, height]).any(1)
-        if outside.any():
-            rows = some([int(row) + 1 for row in np.flatnonzero(outside)])
-            yield f"{file.name}: box outside the image in line {rows}", "correct the file"
-        drawn = np.isfinite(boxes).all(1)
-        for text, wrong in (
-            ("are smaller than a pixel", (boxes[:, 2:] < 1).all(1)),
-            ("reach beyond the image", (corners > 1.1 * np.array([width, height])).any(1)),
-        ):
-            if wrong.sum() > 0.5 * drawn.sum():
-                yield f"{file.name}: most boxes {text}", "rows must be x, y, w, h in pixels"
+        for problem, remedy in _place_problems(boxes, np.array(size[::-1])):
+            yield f"{file.name}: {problem}", remedy
     try:
         labels = presence_labels(entry)
         marked = boxes.copy()
@@ -262,6 +251,22 @@ def _box_problems(
             )
     if np.isnan(marked).all():
         yield f"{file.name}: no frame shows the target", "remove the sequence from the list"
+
+
+def _place_problems(boxes: np.ndarray, size: np.ndarray) -> Iterator[tuple[str, str]]:
+    """Boxes (N, 4) that cannot be where they say in an image of ``size`` (width, height)."""
+    corners = boxes[:, :2] + boxes[:, 2:]
+    outside = (corners <= 0).any(1) | (boxes[:, :2] >= size).any(1)
+    huge = (boxes[:, 2:] > 2 * size).any(1)
+    for text, wrong in (("outside", outside), ("more than twice as large as", huge)):
+        if wrong.any():
+            rows = some([int(row) + 1 for row in np.flatnonzero(wrong)])
+            yield f"box {text} the image in line {rows}", "correct the file"
+    tiny = (boxes[:, 2:] < 1).all(1)
+    beyond = (corners > 1.1 * size).any(1)
+    for text, wrong in (("are smaller than a pixel", tiny), ("reach beyond the image", beyond)):
+        if wrong.sum() > 0.5 * np.isfinite(boxes).all(1).sum():
+            yield f"most boxes {text}", "rows must be x, y, w, h in pixels"
 
 
 def _extra_problems(entry: Entry, rows: int) -> Iterator[tuple[str, str]]:

@@ -66,6 +66,10 @@ def box_outside(folder):
     (folder / "groundtruth.txt").write_text("1,2,3,4\n" * 3 + "400,2,3,4\n")
 
 
+def huge_box(folder):
+    (folder / "groundtruth.txt").write_text("1,2,3,4\n" * 3 + "-50,-50,100,100\n")
+
+
 def too_few_rows(folder):
     (folder / "groundtruth.txt").write_text("1,2,3,4\n" * 3)
 
@@ -119,6 +123,7 @@ DEFECTS = [
     (odd_name, "color/: oddly named 00000008 (copy).jpg", 8),
     (gap_in_numbers, "color/: no image numbered 3", 3),
     (box_outside, "groundtruth.txt: box outside the image in line 4", 4),
+    (huge_box, "groundtruth.txt: box more than twice as large as the image in line 4", 4),
     (too_few_rows, "groundtruth.txt: 3 rows for 4 frames", 3),
     (too_many_rows, "groundtruth.txt: 5 rows for 4 frames", 4),
     (columns, "groundtruth.txt, line 2: found 3 numbers", None),
