@@ -1,10 +1,10 @@
 """Checks scaling_model.py on this machine: two processes of one thread train the tiny network.
 
 In turns: a step of one process, of both without a word between them, an all-reduce of a gradient,
-some of a single number, the trainer's own step by DDP and by FSDP, and FSDP's update alone. The model
-gets the medians of what was measured alone; what it then says of DDP and FSDP is compared with
-their medians, as is the step alone, which is what a model without any exchange would say; and the
-bytes that a process keeps with their count.
+some of a single number, the trainer's own step by DDP and by FSDP, and FSDP's update alone. The
+model gets the medians of what was measured alone. What it then says of DDP and FSDP is compared
+with their medians, as is the step alone, which is what a model without any exchange would say, and
+the bytes that a process keeps with their count.
 """
 
 from __future__ import annotations
