@@ -27,7 +27,10 @@ def sensitivity_map(prior: Prior, path: str | Path) -> None:
 
 
 def weight_distance(distances: Mapping[str, float], path: str | Path) -> None:
-    """Draw ``operation_distances`` as a map: layers down, operations across (Fig. 8)."""
+    """Draw ``operation_distances`` as a map: layers down, operations across (Fig. 8).
+
+    Operations that did not move are left out.
+    """
     _draw_map(distances, path, r"$\|\theta_t-\theta_0\| / \|\theta_0\|$")
 
 
@@ -103,12 +106,14 @@ def _draw_map(
 ) -> None:
     if not values:
         raise UserError("nothing to draw: no operation has a value")
+    positive = {name: value for name, value in values.items() if value > 0}
+    if logarithmic and positive:  # what is zero, as the distance of frozen weights, has no place
+        values = positive
     layers, operations, grid, rest = layers_by_operation(values)
     heights = [max(len(layers), 1) * 0.28 + 1.2, max(len(rest), 1) * 0.22 + 0.6]
     figure = Figure(figsize=(max(6, len(operations) * 0.9 + 3), sum(heights)), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=heights)
-    positive = [v for v in values.values() if v > 0]
-    norm = LogNorm(min(positive), max(positive)) if logarithmic and positive else None
+    norm = LogNorm(min(values.values()), max(values.values())) if values is positive else None
     if layers:
         image = above.imshow(grid, norm=norm, aspect="auto", cmap="viridis")
         above.set_xticks(range(len(operations)), operations, rotation=30, ha="right", fontsize=7)

@@ -70,3 +70,14 @@ def test_pictures_are_written(tmp_path):
         assert_picture(tmp_path / f"{name}.png")
     with pytest.raises(UserError, match="nothing to draw"):
         sensitivity_map(Prior({}, {}), tmp_path / "none.png")
+
+
+def test_what_did_not_move_takes_no_room(tmp_path):
+    moved = {"blocks.0.qkv": 0.1, "blocks.1.qkv": 0.2, "patch": 0.3}
+    frozen = {f"head.{layer}.weight": 0.0 for layer in "abcdefghij"} | {"blocks.2.qkv": 0.0}
+    weight_distance(moved, tmp_path / "moved.png")
+    weight_distance(moved | frozen, tmp_path / "all.png")
+    moved, everything = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("moved", "all"))
+    assert np.array_equal(moved, everything)
+    weight_distance(dict.fromkeys(frozen, 0.0), tmp_path / "nothing.png")  # a run of no steps
+    assert_picture(tmp_path / "nothing.png")
