@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from common import noise_batch  # beside this file
-from scaling_model import FLOAT, MACHINES, UPDATE, Machine, Work, count, step
+from scaling_model import FLOAT, MACHINES, UPDATE, KernelCounter, Machine, Work, count, step
 from training import tuned_network
 
 from ltr_ext.recipe import load_recipe
@@ -68,9 +68,11 @@ def measure(rank: int, folder: str) -> None:
         {name: statistics.median(turn[name][clock] for turn in turns[1:]) for name in ways}
         for clock in (0, 1)  # the first turn warms up caches and states
     )
+    with KernelCounter() as update:
+        alone.optimizer.step()
     kept = {"ddp": kept_bytes(ddp), "fsdp": kept_bytes(fsdp)}
     if rank == 0:
-        report(wall, processor, kept)
+        report(wall, processor, kept, update.count / len(alone.parameters))
     dist.barrier()
     dist.destroy_process_group()
 
@@ -108,7 +110,9 @@ def kept_bytes(trainer: Trainer) -> float:
     return size.item()
 
 
-def report(wall: dict[str, float], processor: dict[str, float], kept: dict[str, float]) -> None:
+def report(
+    wall: dict[str, float], processor: dict[str, float], kept: dict[str, float], operations: float
+) -> None:
     """What was measured alone; predicted, measured and their ratio for DDP and FSDP."""
     work = count(RECIPE)
     print(
@@ -126,6 +130,7 @@ def report(wall: dict[str, float], processor: dict[str, float], kept: dict[str, 
     }
     for name, text in names.items():
         print(f"| {text} | {wall[name] * 1e3:.1f} | {processor[name] * 1e3:.1f} |")
+    print(f"\nSRFT's update: {operations:.1f} operations per tensor.")
     print(
         "\n| | predicted | measured | predicted / measured | alone / measured |\n"
         "|---|---|---|---|---|"
