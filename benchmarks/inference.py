@@ -37,6 +37,7 @@ from pytracking_ext.evaluation.running import track_dataset
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.tracker.srft import SRFTTracker
 
+ENGINES = ("float32", "bfloat16", "int8")
 clock = time.perf_counter  # --processor-time: time.process_time
 FIRST_BOX = """
 import numpy as np
@@ -82,7 +83,7 @@ def compare(arguments: argparse.Namespace) -> None:
     eager = random_network(arguments.network).to(arguments.device)
     runners: dict[str, TrackingNetwork | Engine] = {"eager float32": eager}
     device = torch.device(arguments.device)
-    for precision in ("float32", "bfloat16", "int8"):
+    for precision in ENGINES:
         runners[f"engine {precision}"] = Engine(eager, precision)
     if arguments.compile:
         runners["engine float32, compiled"] = Engine(eager, compile=True)
@@ -190,9 +191,9 @@ def written_sequence(root: Path, frames: int = 20) -> Sequence:
 
 def print_table(arguments: argparse.Namespace) -> None:
     """A row per network."""
-    print("| network | values (M) | GFLOPs | eager float32: median, p99 ms | frames/s "
-          "| bfloat16: median, p99 ms | frames/s | int8: median, p99 ms | frames/s "
-          "| ratios | peak memory (MB) |\n" + "|---" * 11 + "|")  # fmt: skip
+    timed_ones = "".join(f"| {name}: median, p99 ms | frames/s " for name in ("eager", *ENGINES))
+    print(f"| network | values (M) | GFLOPs {timed_ones}| ratios | peak memory (MB) |")
+    print("|---" * (5 + 2 * (1 + len(ENGINES))) + "|")
     for name in arguments.table or network_names():
         command = [sys.executable, __file__, "--row", name, "--device", arguments.device,
                    "--threads", str(arguments.threads), "--repeats",
@@ -210,10 +211,9 @@ def row(name: str, device: str, repeats: int) -> str:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if device.startswith("cuda"):
         peak = torch.cuda.max_memory_allocated() / 2**20
-    engines = [Engine(network, precision) for precision in ("bfloat16", "int8")]
+    runners = (network, *(Engine(network, precision) for precision in ENGINES))
     cells, least = [], []
-    runners = (network, *engines)
-    times: tuple[list[float], ...] = ([], [], [])
+    times: list[list[float]] = [[] for _ in runners]
     for turn in range(repeats + 1):
         for values, run in zip(times, runners, strict=True):
             seconds = timed(lambda run=run: run(*inputs), torch.device(device))

@@ -26,11 +26,11 @@ Input = Tensor | Sequence[Tensor]  # a network with several templates takes a se
 class Engine(nn.Module):
     """Runs a network for inference; called with what the network is called with.
 
-    Both branches of a two-branch ViT are one batched product per layer, batch norm is folded into
-    the head's convolutions and its towers run side by side; what depends on the template alone is
-    computed when the template changes (when its tensor is another one), and on a GPU every frame is
-    one CUDA graph. The network given stays as it is and is the reference: in float32, boxes agree
-    to 0.05 pixels.
+    Both branches of a two-branch ViT are one batched product per layer (on a CPU, wide layers have
+    their weights packed instead), batch norm is folded into the head's convolutions and its towers
+    run side by side; what depends on the template alone is computed when the template changes (when
+    its tensor is another one), and on a GPU every frame is one CUDA graph. The network given stays
+    as it is and is the reference: in float32, boxes agree to 0.05 pixels.
 
     Args:
         network: on the device to run on; it is copied.
@@ -51,7 +51,7 @@ class Engine(nn.Module):
         self.input_names = network.input_names
         self.device = next(network.parameters()).device
         self.dtype = usable_dtype(precision, self.device)
-        self.network = fuse(copy.deepcopy(network).eval(), self.dtype)
+        self.network = fuse(copy.deepcopy(network).eval(), self.dtype, pack=not compile)
         self._memories = recall.install(self.network)
         self._template: list[Tensor] = []
         self._compiled = torch.compile(self._run, dynamic=False) if compile else self._run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,32 +13,55 @@ from ltr_ext.models.head import TOWERS, CenterHead
 from ltr_ext.models.network import TrackingNetwork, split_modalities
 from ltr_ext.models.two_branch import TwoBranchBackbone
 from ltr_ext.models.vit import Block
-from pytracking_ext.engine.quantised import quantise
+from pytracking_ext.engine import packed, quantised
 
 
-def fuse(network: TrackingNetwork, dtype: torch.dtype = torch.float32) -> TrackingNetwork:
+def fuse(
+    network: TrackingNetwork, dtype: torch.dtype = torch.float32, pack: bool = True
+) -> TrackingNetwork:
     """``network`` in eval mode with its parts replaced by faster ones where there are any.
 
     Args:
         dtype: of the weights of the backbone's products: bfloat16 and float16 run in autocast, int8
             in ``quantised``. The norms, the sums over the blocks and the head stay in float32, as
             boxes are read from them.
+        pack: on a CPU, arrange the weights of wide layers for its product (``packed``);
+            torch.compile wants them as they are.
     """
     network.requires_grad_(False)
     if isinstance(network.box_head, CenterHead):
         network.box_head = FusedHead(network.box_head)
     if dtype == torch.int8:
-        quantise(network, keep=network.box_head)
+        _replace_linear(network, quantised.Int8Linear, quantised.WORTHWHILE)
         return network
-    if isinstance(network.backbone, TwoBranchBackbone):
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    pack = pack and on_cpu and packed.available()
+    two_branch = isinstance(network.backbone, TwoBranchBackbone)
+    # There is no batched product of packed weights; wide branches gain more by packing.
+    if two_branch and not (pack and network.spec.dim >= packed.WORTHWHILE):
         network.backbone = StackedBackbone(network.backbone)
     if dtype != torch.float32:
         in_head = set(network.box_head.modules())
         for module in network.modules():
             if isinstance(module, PRODUCTS) and module not in in_head:
                 module.to(dtype)
+    if pack:
+        _replace_linear(network, packed.PackedLinear, packed.WORTHWHILE)
+    if dtype != torch.float32:
         network.box_head = InFloat32(network.box_head)
     return network
+
+
+def _replace_linear(
+    network: TrackingNetwork, kind: Callable[[nn.Linear], nn.Module], least: int
+) -> None:
+    """Puts ``kind`` in place of the linear layers outside of the head that are ``least`` wide."""
+    in_head = set(network.box_head.modules())
+    for name, module in list(network.named_modules()):
+        if type(module) is not nn.Linear or module in in_head:
+            continue
+        if min(module.in_features, module.out_features) >= least:
+            network.set_submodule(name, kind(module))
 
 
 class FusedHead(CenterHead):

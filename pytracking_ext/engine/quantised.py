@@ -38,13 +38,3 @@ class Int8Linear(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return torch.ops.quantized.linear_dynamic(tokens, self.packed)
-
-
-def quantise(network: nn.Module, keep: nn.Module) -> None:
-    """Replaces the linear layers of ``network`` outside of ``keep``."""
-    kept = set(keep.modules())
-    for name, module in list(network.named_modules()):
-        if type(module) is not nn.Linear or module in kept:
-            continue
-        if min(module.in_features, module.out_features) >= WORTHWHILE:
-            network.set_submodule(name, Int8Linear(module))

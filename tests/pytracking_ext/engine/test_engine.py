@@ -17,7 +17,7 @@ from ltr_ext.dataset.synthetic import Synthetic
 from ltr_ext.models.checkpoint import load_network
 from ltr_ext.models.two_branch import two_branch_from
 from pytracking_ext.analysis.metrics import overlap
-from pytracking_ext.engine import Engine, quantised
+from pytracking_ext.engine import Engine, packed, quantised
 from pytracking_ext.engine.graph import WARM_UP, Graphed
 from pytracking_ext.engine.precision import usable_dtype
 from pytracking_ext.engine.recall import Recall
@@ -67,6 +67,30 @@ def test_low_precision_is_near_for_every_family(precision, family_keeping_all, i
     bound = 0.5 if network.spec.name == "untrack256" else 0.1
     changed = (answer["score_map"] - reference["score_map"]).abs()
     assert 0 < changed.mean() < bound * reference["score_map"].std()
+
+
+@torch.inference_mode()
+@pytest.mark.skipif(not packed.available(), reason="no packed products for this processor")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_packed_layers_answer_alike_for_every_family(
+    precision, family_keeping_all, images, monkeypatch
+):
+    if precision == "bfloat16" and not NATIVE_BF16:
+        pytest.skip("no bfloat16")
+    network, inputs = family_keeping_all, images(family_keeping_all, 2, 1)
+    usual = Engine(network, precision)
+    monkeypatch.setattr(packed, "WORTHWHILE", 32)
+    engine = Engine(network, precision)
+    kinds = [sum(isinstance(module, packed.PackedLinear) for module in run.modules())
+             for run in (usual, engine)]  # fmt: skip
+    assert kinds[0] < kinds[1]
+    answer, expected = engine(*inputs), network(*inputs)
+    if precision == "float32":
+        assert difference(answer, expected) < 1e-5
+        return
+    bound = 0.5 if network.spec.name == "untrack256" else 0.1  # as above
+    changed = (answer["score_map"] - expected["score_map"]).abs()
+    assert 0 < changed.mean() < bound * expected["score_map"].std()
 
 
 def test_what_depends_on_the_template_alone_is_computed_once(small, images):
