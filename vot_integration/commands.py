@@ -115,7 +115,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from pytracking_ext.evaluation.datasets import Shard
 
     from .runner import evaluate, part_of
-    from .worker import Outcome
+    from .tasks import Outcome
     from .workspace import open_workspace
 
     shard = Shard.parse(arguments.shard)

@@ -22,7 +22,7 @@ from srft_plugin.errors import UserError
 from .answers import reportable
 from .parameters import load_parameters
 from .results import Run, ground_truth, is_done, run_files, runs_of, write_run
-from .worker import Outcome, Task
+from .tasks import Outcome, Task
 from .workspace import Workspace, results_folder, tracker_environment
 
 DECIMALS = 4  # of a box in the TraX protocol

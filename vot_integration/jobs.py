@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 
 from srft_plugin.errors import UserError
 
-from .worker import Outcome, Task, Worker
+from .tasks import Outcome, Task
 from .workspace import Workspace
 
 
@@ -81,12 +81,14 @@ def run_tasks(
 def _runner(
     workspace: Workspace, batch: int | None
 ) -> Iterator[Callable[[Sequence[Task]], Iterable[Outcome]]]:
-    """Function that runs tasks in this process."""
+    """Function that runs tasks in this process. Each way imports only what it needs."""
     if batch is None:
+        from .worker import Worker  # imports the toolkit
+
         with Worker(workspace) as worker:
             yield functools.partial(map, worker.run)
     else:
-        from .inprocess import run_in_process  # imports torch, which TraX runs do without
+        from .inprocess import run_in_process  # imports torch
 
         yield functools.partial(run_in_process, workspace, batch=batch)
 

@@ -50,7 +50,7 @@ def check_against_toolkit(workspace: Workspace, scores: Mapping[str, Score]) -> 
     Raises:
         UserError: a difference is larger than rounding can make it.
     """
-    from .runner import analyse
+    from .analysis import analyse
 
     official = analyse(workspace, list(scores))
     largest = 0.0

@@ -1,31 +1,23 @@
-"""Evaluation and analysis through the toolkit's Python API, with results that can be trusted.
+"""Evaluation through the toolkit's Python API or in process, with results that can be trusted.
 
 The toolkit's own commands exit with 0 after a crash, take half-written files as results, and answer
 from a cache that knows names only. Here a run counts when its files are whole, a failure is an
-error, and nothing is cached.
+error, and nothing is cached. The toolkit is imported by those who run the tracker through it.
 """
 
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from cachetools import LRUCache
-from vot.analysis import AnalysisProcessor, Measure
-from vot.analysis.processor import AnalysisError
-from vot.utilities import ThreadPoolExecutor
 
 from pytracking_ext.evaluation.datasets import Shard, part
 from srft_plugin.errors import UserError
 
 from .guard import WHOLE, claim_results, evaluation_lock
 from .jobs import run_tasks
-from .results import Run, is_done, runs_of, sequence_length
-from .toolkit import toolkit_workspace
-from .worker import STAGING, Outcome, Task
+from .results import Run, runs_of, sequence_length
+from .tasks import STAGING, Outcome, Task
 from .workspace import Workspace, open_workspace, results_folder, tracker_settings
 
 Progress = Callable[[Outcome], None]
@@ -68,8 +60,8 @@ def evaluate(
         UserError: a sequence failed (after the others have run), the workspace is unusable or in
             use, or holds results of another checkpoint.
     """
-    workspace = _opened(workspace)
-    names = _chosen(workspace, trackers)
+    workspace = opened(workspace)
+    names = chosen(workspace, trackers)
     sequences = part_of(workspace, shard)
     outcomes = []
     with evaluation_lock(workspace, shard):
@@ -94,60 +86,6 @@ def part_of(workspace: Workspace, shard: Shard) -> list[str]:
     """The sequences of a shard, longest first, of about the same length in each."""
     folder = workspace.directory / "sequences"
     return part(workspace.sequences, shard, lambda name: sequence_length(folder / name))
-
-
-def analyse(
-    workspace: str | Path | Workspace, trackers: Sequence[str] | None = None
-) -> dict[str, dict[str, float]]:
-    """The toolkit's figures for complete results, like ``vot analysis`` without its cache.
-
-    Returns:
-        ``{tracker: {"Pr": ..., "Re": ..., "F": ...}}``, or EAO, A and R for multistart.
-
-    Raises:
-        UserError: results are missing or damaged, or the toolkit's analysis fails.
-    """
-    workspace = _opened(workspace)
-    names = _chosen(workspace, trackers)
-    for name in names:
-        check_complete(workspace, name)
-    with toolkit_workspace(workspace.directory) as loaded:
-        experiment = loaded.stack[workspace.benchmark.experiment]
-        resolved = loaded.registry.resolve(*names, skip_unknown=False)
-        sequences = experiment.transform(loaded.dataset)
-        figures: dict[str, dict[str, float]] = {name: {} for name in names}
-        executor = ThreadPoolExecutor(1)
-        try:
-            with (
-                AnalysisProcessor(executor, LRUCache(10_000)) as processor,
-                warnings.catch_warnings(),
-            ):
-                # The toolkit computes F at thresholds where precision and recall are both 0.
-                warnings.filterwarnings("ignore", "invalid value", RuntimeWarning, "vot")
-                for analysis in experiment.analyses:
-                    try:
-                        grid = processor.run(analysis, experiment, resolved, sequences)
-                    except AnalysisError as error:
-                        raise UserError(
-                            f"{workspace.directory}: the toolkit's analysis failed: "
-                            f"{error.root_cause}"
-                        ) from error
-                    for row, name in enumerate(names):
-                        figures[name] |= _measures(analysis, grid[row, 0])
-        finally:
-            executor.shutdown(wait=True)
-    return figures
-
-
-def check_complete(workspace: Workspace, tracker: str) -> None:
-    """Raises UserError if a run of ``tracker`` is missing or damaged."""
-    missing = [run.name for folder, run in all_runs(workspace, tracker) if not is_done(folder, run)]
-    if missing:
-        raise UserError(
-            f"{workspace.directory}: {len(missing)} runs of {tracker} are missing or damaged "
-            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); "
-            "`srft vot evaluate` makes them"
-        )
 
 
 def all_runs(workspace: Workspace, tracker: str) -> Iterator[tuple[Path, Run]]:
@@ -176,18 +114,18 @@ def raise_failures(workspace: Workspace, outcomes: Sequence[Outcome]) -> None:
         )
 
 
-def _opened(workspace: str | Path | Workspace) -> Workspace:
+def opened(workspace: str | Path | Workspace) -> Workspace:
+    """The workspace itself, or that in a folder."""
     return workspace if isinstance(workspace, Workspace) else open_workspace(workspace)
 
 
-def _chosen(workspace: Workspace, trackers: Sequence[str] | None) -> list[str]:
+def chosen(workspace: Workspace, trackers: Sequence[str] | None) -> list[str]:
+    """Names of trackers, by default all.
+
+    Raises:
+        UserError: the workspace has no such tracker.
+    """
     names = list(workspace.trackers if trackers is None else trackers)
     for name in names:
         tracker_settings(workspace, name)  # raises for an unknown one
     return names
-
-
-def _measures(analysis: Any, values: Sequence[Any]) -> dict[str, float]:
-    """The single numbers among an analysis' values, under the toolkit's abbreviations."""
-    described = zip(analysis.describe(), values, strict=True)
-    return {m.abbreviation: float(value) for m, value in described if isinstance(m, Measure)}

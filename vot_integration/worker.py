@@ -9,7 +9,6 @@ import re
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +17,9 @@ from vot.tracker import TrackerException
 from ltr_ext.admin.files import write_text
 
 from .results import is_done, run_files, runs_of
+from .tasks import STAGING, Outcome, Task
 from .toolkit import KeptRuntime, ResultsStorage, StagedResults, toolkit_workspace
 from .workspace import Workspace, results_folder
-
-STAGING = ".staging-"  # folders beside the experiments, one per process
-
-
-@dataclass(frozen=True)
-class Task:
-    """One sequence for one tracker; ``force`` discards its results first."""
-
-    tracker: str
-    sequence: str
-    force: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What happened to one sequence with one tracker.
-
-    Attributes:
-        frames: frames tracked now (none if the results were there).
-        seconds: wall time.
-        rgb_only: frames whose auxiliary image was missing or unreadable.
-        error: the tracker's message; None if all went well.
-    """
-
-    tracker: str
-    sequence: str
-    frames: int
-    seconds: float
-    rgb_only: int = 0
-    error: str | None = None
 
 
 class Worker:

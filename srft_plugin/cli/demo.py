@@ -177,7 +177,8 @@ class Demo:
 
     def evaluate(self, networks: dict[str, Path]) -> dict[str, dict[str, Any]]:
         """Pr, Re and F of each tracker by the VOT toolkit, long-term protocol."""
-        from vot_integration.runner import analyse, evaluate
+        from vot_integration.analysis import analyse
+        from vot_integration.runner import evaluate
         from vot_integration.workspace import create_workspace
 
         for name, file in networks.items():

@@ -12,9 +12,10 @@ import pytest
 
 from pytracking_ext.evaluation.datasets import Shard
 from srft_plugin.errors import UserError
+from vot_integration.analysis import analyse
 from vot_integration.guard import evaluation_lock
 from vot_integration.results import read_run, write_run
-from vot_integration.runner import all_runs, analyse, evaluate, part_of
+from vot_integration.runner import all_runs, evaluate, part_of
 from vot_integration.workspace import PACKAGES
 
 from .conftest import write_sequence
@@ -310,3 +311,11 @@ def test_an_analysis_that_fails_is_an_error(make_workspace):
         file.write("1,2,3,4\n")
     with pytest.raises(UserError, match="analysis failed: List not of the same size 20 != 21"):
         analyse(workspace)
+
+
+def test_what_is_slow_to_import_waits_until_it_is_used():
+    code = "import sys, vot_integration.runner; print(sorted({'vot', 'torch'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGES
+    )
+    assert done.stdout == "[]\n", done.stderr

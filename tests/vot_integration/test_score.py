@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from srft_plugin.errors import UserError
+from vot_integration.analysis import analyse
 from vot_integration.report import TOLERANCE, check_against_toolkit, curves, figures_table
 from vot_integration.results import write_run
-from vot_integration.runner import all_runs, analyse
+from vot_integration.runner import all_runs
 from vot_integration.score import Score, TrackedRun, expected_overlaps, score
 from vot_integration.workspace import Workspace
 
