@@ -19,6 +19,7 @@ from srft_plugin.errors import UserError
 
 log = logging.getLogger(__name__)
 
+SHORT_OF_MEMORY = ("can't allocate memory", "ALLOC_FAILED")  # a CPU's allocator, CUDA's libraries
 OUTPUTS = ("score_map", "size_map", "offset_map", "pred_boxes")
 Input = Tensor | Sequence[Tensor]  # a network with several templates takes a sequence of them
 
@@ -80,7 +81,9 @@ class Engine(nn.Module):
         if size <= self._largest:
             try:
                 return self._answer(inputs)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
                 self._shrink(size, error)
         starts = range(0, size, self._largest)
         rows = [slice(start, start + self._largest) for start in starts]
@@ -139,6 +142,13 @@ class Engine(nn.Module):
         with torch.autocast(self.device.type, dtype, enabled=low, cache_enabled=False):
             outputs = self.network(*inputs)
         return {name: outputs[name] for name in OUTPUTS}
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether the device, or a processor's own memory, was too small."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error) for words in SHORT_OF_MEMORY
+    )
 
 
 def _flat(inputs: Sequence[Input]) -> list[Tensor]:

@@ -303,7 +303,17 @@ def test_images_of_another_shape_are_errors_and_leave_the_engine_usable(small, i
     assert difference(engine(template, search), network(template, search)) < 1e-5
 
 
-def test_a_batch_that_exceeds_the_memory_runs_in_halves(small, images, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    "shortage",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+    ],
+)
+def test_a_batch_that_exceeds_the_memory_runs_in_halves(
+    shortage, small, images, monkeypatch, caplog
+):
     network = small("two_branch_ostrack256")
     engine = Engine(network)
     inputs = images(network, 5, 1)
@@ -311,7 +321,7 @@ def test_a_batch_that_exceeds_the_memory_runs_in_halves(small, images, monkeypat
 
     def short_of_memory(*values):
         if len(values[0]) > limit:
-            raise torch.OutOfMemoryError("out of memory")
+            raise shortage
         return run(*values)
 
     monkeypatch.setattr(engine.network, "forward", short_of_memory)
@@ -323,6 +333,33 @@ def test_a_batch_that_exceeds_the_memory_runs_in_halves(small, images, monkeypat
     limit = 0
     with pytest.raises(UserError, match="one sample alone exceeds the memory of cpu"):
         engine(*inputs)
+
+
+def test_other_failures_of_the_network_are_not_taken_for_a_shortage(small, images, monkeypatch):
+    engine = Engine(small("two_branch_ostrack256"))
+
+    def fail(*values):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(engine.network, "forward", fail)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        engine(*images(engine, 2, 1))
+
+
+@torch.inference_mode()
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_recording_on_a_gpu_answers_what_the_network_answers(
+    family_keeping_all, images, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    network = family_keeping_all.cuda()
+    engine = Engine(network)
+    for seed in (1, 2):  # a recording goes on with another template
+        inputs = [values.cuda() for values in images(network, 1, seed)]
+        for turn in range(3):
+            inputs[1] = images(network, 1, 10 + turn)[1].cuda()
+            assert difference(engine(*inputs), network(*inputs)) < 1e-3
+    assert len(engine._graphed._recordings) == 1
 
 
 class OnGPU(torch.Tensor):
