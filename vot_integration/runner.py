@@ -78,7 +78,7 @@ def evaluate(
                     progress(outcome)
         finally:
             forget_analyses(workspace)
-    raise_failures(workspace, outcomes)
+    raise_failures(outcomes, None if in_process else workspace.directory / "logs")
     return outcomes
 
 
@@ -103,14 +103,14 @@ def forget_analyses(workspace: Workspace) -> None:
     shutil.rmtree(workspace.directory / "cache" / "analysis", ignore_errors=True)
 
 
-def raise_failures(workspace: Workspace, outcomes: Sequence[Outcome]) -> None:
-    """Raises UserError if any outcome is a failure."""
+def raise_failures(outcomes: Sequence[Outcome], logs: Path | None) -> None:
+    """Raises UserError if any outcome is a failure; ``logs`` has what the trackers printed."""
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if failed:
+        where = f"; the tracker's output is in {logs}" if logs else ""
         lines = [f"  {o.tracker}, {o.sequence}: {o.error}" for o in failed]
         raise UserError(
-            f"{len(failed)} of {len(outcomes)} sequences failed; the tracker's output is in "
-            f"{workspace.directory / 'logs'}\n" + "\n".join(lines)
+            f"{len(failed)} of {len(outcomes)} sequences failed{where}\n" + "\n".join(lines)
         )
 
 

@@ -1,6 +1,7 @@
 """The run without TraX gives the files of the run with it; with a real network, random weights."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,16 @@ def test_only_missing_runs_are_made(workspace):
     (folder / f"{run.name}.bin").unlink()
     outcomes = evaluate(workspace, in_process=True)
     assert {o.sequence: o.frames for o in outcomes} == {"a": len(run.frames) - 1, "b": 0}
+
+
+def test_an_image_that_cannot_be_read_fails_its_sequence(workspace, tmp_path):
+    spoiled = tmp_path / "data"
+    shutil.copytree(workspace.directory / "sequences", spoiled, ignore=lambda *_: ["list.txt"])
+    (spoiled / "a" / "color" / "00000006.jpg").write_text("junk")
+    another = create_workspace(tmp_path / "w", spoiled, "default_rgb")
+    with pytest.raises(UserError, match="1 of 2 sequences failed\n.* a: .*6.jpg: not an image"):
+        evaluate(another, in_process=True)
+    assert [path.stem for path in another.directory.rglob("*.bin")] == ["b_001"]
 
 
 def test_a_tracker_in_reduced_precision(workspace, tmp_path):
