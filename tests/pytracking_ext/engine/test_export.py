@@ -138,7 +138,7 @@ def test_what_is_exported_may_be_the_name_of_a_training(tmp_path, monkeypatch, c
     monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path))
     for source, message in (
         ("tiny_depth", "config 'tiny_depth' has not left"),
-        ("default_rbg", "unknown tracker parameters 'default_rbg'; did you mean default_rgb"),
+        ("default_rbg", "unknown tracker parameters 'default_rbg'; did you mean 'default_rgb'"),
         ("network.pth", "no network at"),
     ):
         assert main(["export", source]) == 2
