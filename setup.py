@@ -9,6 +9,8 @@ PACKAGES = ("srft_plugin", "ltr_ext", "pytracking_ext", "vot_integration")
 # Run time. torch >= 2.6 is the first release whose torch.load refuses code by default.
 INSTALL = [
     "torch>=2.6",
+    "torchvision",  # timm needs it
+    "timm>=1.0.17",  # ViT blocks; the first with a mask for the attention of a block
     "numpy>=1.26",
     "opencv-python>=4.8",  # image decoding, crops, colour maps; the build that vot-toolkit names
     "safetensors>=0.4",  # weights and priors without pickle
@@ -29,7 +31,7 @@ EXPORT = [
     "onnxruntime>=1.20",
 ]  # srft export
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]  # the documentation as a site
-TEST = ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "timm", *VOT, *EVENTS, *FAST, *STUDY, *EXPORT]
+TEST = ["pytest>=8", "hypothesis>=6", "ruff>=0.6", *VOT, *EVENTS, *FAST, *STUDY, *EXPORT]
 
 setup(
     name="srft",

@@ -7,10 +7,11 @@ Feature maps are (B, H, W, C) throughout: their 1x1 convolutions and norms act o
 from __future__ import annotations
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .vit import DropPath, Pointwise, layer_norm
+from .vit import Pointwise, layer_norm
 
 MLP_RATIO = 3
 HEAD_DIM = 64

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.nn import functional
-
-from .vit import DropPath, Mlp
 
 PATCH = 4
 STAGES = 3
@@ -72,7 +71,7 @@ class SwinBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, window)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim)
+        self.mlp = Mlp(dim, 4 * dim)
         self.drop_path = DropPath(drop_path)
         self.prompt = nn.Parameter(torch.empty(prompts, dim)) if prompts else None
         if self.prompt is not None:

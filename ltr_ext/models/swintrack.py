@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,7 +18,7 @@ from srft_plugin.errors import UserError
 from .head import MARGIN, boxes_at_peak
 from .network import NetworkSpec, TrackingNetwork
 from .swin import STAGES, Swin
-from .vit import Block, DropPath, Mlp, initialise
+from .vit import Block, initialise
 
 HEADS = 8  # of encoder and decoder
 
@@ -181,7 +182,7 @@ class CrossBlock(nn.Module):
         self.norm1_q, self.norm1_kv = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attn = CrossAttention(dim)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim)
+        self.mlp = Mlp(dim, 4 * dim)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, queries: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:

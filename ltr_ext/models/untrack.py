@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,9 +54,9 @@ class LowRankAttention(nn.Module):
         nn.init.kaiming_uniform_(self.prompt_w_a.weight, a=math.sqrt(5))
         nn.init.zeros_(self.prompt_w_b.weight)
 
-    def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, **options: Any) -> Tensor:
         """As ``Attention.forward``."""
-        mixed = self.lora_attn(tokens, bias)
+        mixed = self.lora_attn(tokens, **options)
         return mixed + self.prompt_w_b(self.prompt_w_a(tokens))
 
     def forward_with_focus(self, tokens: Tensor, query: int) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,4 @@
-"""Parts of the ViT trackers: patches, the block, and candidate elimination.
-
-The block is timm's, by its numbers and the names of its weights. It is written here because timm
-imports torchvision and half of torch's compiler, which takes longer than all the rest of a start.
-"""
+"""Parts of the ViT trackers: patches, the block, and candidate elimination."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from timm.models import vision_transformer as timm_vit
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -56,24 +53,12 @@ class Pointwise(nn.Conv2d):
         return functional.linear(tokens, self.weight.flatten(1), self.bias)
 
 
-class Attention(nn.Module):
+class Attention(timm_vit.Attention):
     """Multi-head self-attention that can also tell where one token looks."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Mixes (B, N, C); ``bias``, which extends to (B, heads, N, N), is added to the logits."""
-        q, k, v = self.split_heads(tokens)
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
 
     def split_heads(self, tokens: Tensor) -> Tensor:
         """Queries, keys and values of (B, N, C) tokens: (3, B, heads, N, C / heads)."""
-        return self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.qkv(tokens).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
     def forward_with_focus(self, tokens: Tensor, query: int) -> tuple[Tensor, Tensor]:
         """The output, and the attention of token ``query`` to all, (B, N), mean over heads.
@@ -81,42 +66,12 @@ class Attention(nn.Module):
         Only that row of the attention map is made; the output itself comes from the fused kernel.
         """
         q, k, v = self.split_heads(tokens)
-        row = q[:, :, query : query + 1] @ k.transpose(2, 3) * q.shape[3] ** -0.5
+        row = q[:, :, query : query + 1] @ k.transpose(2, 3) * self.scale
         mixed = functional.scaled_dot_product_attention(q, k, v)
         return self.proj(mixed.transpose(1, 2).flatten(2)), row.softmax(3).mean((1, 2))
 
 
-class Mlp(nn.Module):
-    """Two linear layers with GELU between, four times as wide inside."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.fc2(functional.gelu(self.fc1(tokens)))
-
-
-class DropPath(nn.Module):
-    """Stochastic depth: in training, leaves a residual out at ``rate`` and scales the others up.
-
-    Chance decides per sample, the first axis.
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, residual: Tensor) -> Tensor:
-        if not self.training or not self.rate:
-            return residual
-        one_per_sample = residual.shape[:1] + (1,) * (residual.ndim - 1)
-        kept = residual.new_empty(one_per_sample).bernoulli_(1 - self.rate)
-        return residual * (kept / (1 - self.rate))
-
-
-class Block(nn.Module):
+class Block(timm_vit.Block):
     """Pre-norm transformer block with qkv bias, and ViT's LayerNorm unless told otherwise."""
 
     def __init__(
@@ -124,21 +79,16 @@ class Block(nn.Module):
         dim: int,
         heads: int,
         drop_path: float = 0.0,
-        norm_layer: Callable[[int], nn.Module] | None = None,
+        norm_layer: Callable[..., nn.Module] | None = None,
     ) -> None:
-        super().__init__()
-        norm_layer = norm_layer or layer_norm
-        self.norm1 = norm_layer(dim)
-        self.attn = Attention(dim, heads)
-        self.drop_path1 = DropPath(drop_path)
-        self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim)
-        self.drop_path2 = DropPath(drop_path)
-
-    def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
-        """(B, N, C) to the same; ``bias`` as of ``Attention.forward``."""
-        tokens = tokens + self.drop_path1(self.attn(self.norm1(tokens), bias))
-        return tokens + self.drop_path2(self.mlp(self.norm2(tokens)))
+        super().__init__(
+            dim,
+            heads,
+            qkv_bias=True,
+            drop_path=drop_path,
+            norm_layer=norm_layer or layer_norm,
+            attn_layer=Attention,
+        )
 
 
 class Candidates:
@@ -212,9 +162,9 @@ def keep_ratio(epoch: float, start: int, end: int, final: float = KEEP) -> float
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def layer_norm(dim: int) -> nn.LayerNorm:
+def layer_norm(dim: int, **options: object) -> nn.LayerNorm:
     """LayerNorm with ViT's epsilon."""
-    return nn.LayerNorm(dim, eps=1e-6)
+    return nn.LayerNorm(dim, eps=1e-6, **options)
 
 
 def initialise(module: nn.Module) -> None:

@@ -137,7 +137,7 @@ class StackedBlock(nn.Module):
     def __init__(self, blocks: Sequence[Block]) -> None:
         super().__init__()
         norms = [block.norm1 for block in blocks], [block.norm2 for block in blocks]
-        self.heads, self.eps = blocks[0].attn.heads, blocks[0].norm1.eps
+        self.heads, self.eps = blocks[0].attn.num_heads, blocks[0].norm1.eps
         self.qkv = StackedLinear([block.attn.qkv for block in blocks], norms[0])
         self.proj = StackedLinear([block.attn.proj for block in blocks])
         self.fc1 = StackedLinear([block.mlp.fc1 for block in blocks], norms[1])

@@ -14,6 +14,7 @@ from srft_plugin.link import SHIMS, link, linked, unlink
 
 PACKAGES = {  # distribution: what it is needed for
     "torch": "everything",
+    "timm": "ViT blocks",
     "opencv-python": "images",
     "safetensors": "weights",
     "vot-toolkit": "srft vot, srft demo",
