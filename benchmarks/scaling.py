@@ -44,7 +44,7 @@ def recipe_table(works: dict[str, Work], machine: Machine, budget: Recipe, count
                 f"| {', '.join(f'{h:.2f}' for h in hours)} "
                 f"| {sum(hours) * gpus * machine.price:.0f} |"
             )
-    samples = 1.8 * budget.prior_samples  # forward and backward passes of the exact Fisher
+    samples = 2.2 * budget.prior_samples  # forward and backward passes of the exact Fisher
     rate = machine.peak * machine.utilisation
     prior = sum(len(MODALITIES) * samples * work.flops / rate for work in works.values()) / 3600
     frames = len(works) * sum(FRAMES.values()) / machine.speed / 3600

@@ -115,20 +115,31 @@ def _counts(operations: list[Operation], sampled: bool) -> Tensor:
         return histograms([
             torch.cat([sample(p.grad, o.elements()) for p in o.parameters]) for o in operations
         ])  # fmt: skip
-    return torch.stack([sum(_counts_of(p, o, sampled) for p in o.parameters) for o in operations])
+    # One sum over processes for all operations whose gradients the same processes share.
+    counts: dict[tuple[dist.ProcessGroup, ...], Tensor] = {}
+    for row, operation in enumerate(operations):
+        for p in operation.parameters:
+            gradient = local(p.grad)
+            part = histogram(sample(gradient, operation.elements()) if sampled else gradient)
+            groups = _sharing(p.grad)
+            counts.setdefault(groups, part.new_zeros(len(operations), BINS))[row] += part
+    for groups, total in counts.items():
+        for group in groups:
+            dist.all_reduce(total, group=group)
+    return sum(counts.values())
 
 
-def _counts_of(p: Parameter, operation: Operation, sampled: bool) -> Tensor:
-    """Histogram of a gradient, over all processes that hold shards of it."""
-    gradient = local(p.grad)
-    counts = histogram(sample(gradient, operation.elements()) if sampled else gradient)
-    if isinstance(p.grad, DTensor):
-        for axis, placement in enumerate(p.grad.placements):
-            if placement.is_partial():
-                raise UserError(
-                    "SRFT cannot rank gradients that are still to be summed over processes "
-                    "(DTensor with Partial placement); redistribute them before the step"
-                )
-            if not placement.is_replicate():  # a shard of any kind
-                dist.all_reduce(counts, group=p.grad.device_mesh.get_group(axis))
-    return counts
+def _sharing(gradient: Tensor) -> tuple[dist.ProcessGroup, ...]:
+    """The groups of processes over which a gradient is sharded, one for each axis of the mesh."""
+    if not isinstance(gradient, DTensor):
+        return ()
+    if any(placement.is_partial() for placement in gradient.placements):
+        raise UserError(
+            "SRFT cannot rank gradients that are still to be summed over processes (DTensor with "
+            "Partial placement); redistribute them before the step"
+        )
+    return tuple(
+        gradient.device_mesh.get_group(axis)
+        for axis, placement in enumerate(gradient.placements)
+        if not placement.is_replicate()  # a shard of any kind
+    )
