@@ -202,8 +202,11 @@ def run_prior(
         )
     file = folder / PRIORS[kind]
     if processes.is_first and not _has_prior(file, kind, recipe, base):
-        made = source_prior(recipe, base, device, kind) if recipe.prior is None else None
-        atomic_write(file, (made or given_prior(recipe, base, kind)).save)
+        if recipe.prior is None:
+            prior = source_prior(recipe, base, device, kind)
+        else:
+            prior = given_prior(recipe, base, kind)
+        atomic_write(file, prior.save)
     processes.wait()
     names = [name for name, _ in network.named_parameters()]
     parameters = {name: network.base_name(name) for name in names}

@@ -45,7 +45,7 @@ class DemoSize:
 
 
 SIZES = {
-    "default": DemoSize(40, 60, 8, 100, 8, 3, 640, 128),
+    "default": DemoSize(8, 60, 8, 100, 8, 3, 640, 128),
     "smoke": DemoSize(3, 20, 2, 25, 1, 1, 32, 16),
 }
 
