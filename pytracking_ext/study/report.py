@@ -133,7 +133,7 @@ def _text(value: Estimate) -> str:
 def write_report(results: Results, questions: Iterable[str], out: Path) -> Path:
     """Writes ``study.md`` and, per modality, ``plasticity_stability_<modality>.png`` to ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    sections = [LEGEND]
+    sections = ["# Tables of the study", LEGEND]
     for modality in dict.fromkeys(cell.modality for cell in results):
         figure = out / f"plasticity_stability_{modality}.png"
         atomic_write(figure, lambda file, modality=modality: _draw(results, modality, file))
