@@ -21,7 +21,7 @@ def on_files(files, config):
 
 def recipes_page() -> str:
     """All configs with what they change, and all settings with their defaults."""
-    defaults = Recipe(network="", datasets=())
+    defaults = Recipe(network="", datasets=("",))
     lines = [
         "# Recipes and settings",
         "`srft train CONFIG key=value ...` trains a recipe with some of its settings changed.",
