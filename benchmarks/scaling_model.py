@@ -16,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from ltr_ext.actors.tracking import TrackingActor
-from ltr_ext.data.normalise import normalise
 from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import Recipe
 from ltr_ext.trainers.preparation import blocks, prepare
@@ -143,8 +142,6 @@ def count(recipe: Recipe) -> Work:
         kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
         return tensor
 
-    # The constants of the normalisation are kept for the process: they must not be fake ones.
-    normalise(torch.zeros(1, network.spec.in_channels, 1, 1, dtype=torch.uint8))
     with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         network.to_empty(device="cpu")

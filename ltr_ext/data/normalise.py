@@ -6,6 +6,7 @@ import functools
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,8 +24,11 @@ def normalise(batch: Tensor) -> Tensor:
 
 @functools.cache
 def _statistics(images: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of bytes, (C, 1, 1); kept, as making them waits for the device."""
-    with torch.inference_mode(False):
+    """Mean and deviation of bytes, (C, 1, 1); kept, as making them waits for the device.
+
+    Who traces a network with fake tensors does not leave fake ones here.
+    """
+    with torch.inference_mode(False), _disable_current_modes():
         mean = 255 * torch.tensor(IMAGENET_MEAN * images, device=device).view(-1, 1, 1)
         std = 255 * torch.tensor(IMAGENET_STD * images, device=device).view(-1, 1, 1)
     return mean, std
