@@ -226,8 +226,7 @@ class Trainer:
         *totals, skipped, in_a_row, self.unsaved = self.processes.mean(stacked).tolist()
         self.skipped.zero_()
         self.total_skipped += int(skipped)
-        if isinstance(self.optimizer, SRFT):
-            self.optimizer.take_back(int(skipped))
+        self.regularizer.take_back(int(skipped))
         if in_a_row >= self.recipe.max_skipped:
             self._stop(int(in_a_row), batch)
         taken = count - skipped

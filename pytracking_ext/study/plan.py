@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from srft_plugin.errors import unknown
 
@@ -62,14 +62,16 @@ class Variant(NamedTuple):
         settings: overrides.
         prior: which of ``PRIORS`` it takes in place of the exact Fisher's.
         form: representation of the events; None for that of the recipes.
+        length: how many times the budget's epochs it trains.
     """
 
     settings: tuple[str, ...]
     prior: str | None = None
     form: str | None = None
+    length: int = 1
 
 
-def _srft(*settings: str, **rest: str) -> Variant:
+def _srft(*settings: str, **rest: Any) -> Variant:
     return Variant(("regularizer=srft", *settings), **rest)
 
 
@@ -119,6 +121,8 @@ VARIANTS: dict[str, Variant | None] = {
         for form in ("event_frame", "event_count", "time_surface", "tsltd", "event_volume")
     },
 }  # fmt: skip
+LONGER = ("fft", "fft lr/3", "effective", "srft", "srft lr*2.5")
+VARIANTS |= {f"{label}, 3 x as long": VARIANTS[label]._replace(length=3) for label in LONGER}
 
 
 class Question(NamedTuple):
@@ -157,6 +161,12 @@ QUESTIONS = {
         "Table XI",
         "srft",
         ("srft", "srft lr*2.5", "fft", "fft lr/3", "fft lr/10", "fft lr/100"),
+    ),
+    "length": Question(
+        "Who overfits in a longer training?",
+        "",
+        "srft, 3 x as long",
+        tuple(f"{label}, 3 x as long" for label in LONGER),
     ),
     "top_k": Question(
         "How many eigenvalues?", "Table V", "srft", ("srft", "srft K=1", "srft K=20")
@@ -261,4 +271,5 @@ def recipe(cell: Cell, budget: Budget, train_set: str, prior: Path | None = None
     settings = [*budget.settings, f"datasets={train_set}", f"seed={cell.seed}", "workers=0"]
     variant = VARIANTS[cell.variant] or Variant(())
     given = () if prior is None else (f"prior={prior}",)
-    return load_recipe(f"tiny_{cell.modality}").override([*settings, *variant.settings, *given])
+    found = load_recipe(f"tiny_{cell.modality}").override([*settings, *variant.settings, *given])
+    return replace(found, epochs=found.epochs * variant.length)

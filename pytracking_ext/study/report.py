@@ -86,14 +86,11 @@ def question_table(results: Results, modality: str, question: Question) -> Table
         seeds = values_by_seed(results, modality, variant, MEASURES[0])
         if not seeds:
             continue
-        is_reference = variant == question.reference
-        cells: list[str] = ["-" if VARIANTS[variant] is None else str(len(seeds))]
+        cells = ["-" if VARIANTS[variant] is None else str(len(seeds))]
         for measure in MEASURES:
-            values = values_by_seed(results, modality, variant, measure)
-            reference = values_by_seed(results, modality, question.reference, measure)
-            compared = measure.compared and not is_reference and reference
-            cells.append(_cell(values, reference if compared else None))
-        table.add(f"{variant}*" if is_reference else variant, cells)
+            reference = question.reference if measure.compared else None
+            cells.append(_cell(results, modality, variant, reference, measure))
+        table.add(f"{variant}*" if variant == question.reference else variant, cells)
     return table
 
 
@@ -103,22 +100,27 @@ def attribute_table(results: Results, modality: str) -> Table:
     title = f"On which videos? {modality}, mean IoU (percent) by attribute"
     table = Table(title, ["variant", *names])
     for variant in _run_variants(results, modality):
-        columns = [
-            [values_by_seed(results, modality, v, _attribute(name)) for v in (variant, "fft")]
-            for name in names
-        ]
-        compared = variant != "fft"
-        table.add(variant, [_cell(v, r if compared and r else None) for v, r in columns])
+        cells = [_cell(results, modality, variant, "fft", _attribute(name)) for name in names]
+        table.add(variant, cells)
     return table
 
 
-def _cell(values: dict[int, float], reference: dict[int, float] | None) -> str:
+def _cell(
+    results: Results, modality: str, variant: str, reference: str | None, measure: Measure
+) -> str:
+    """Mean and interval of a variant, and how far it is from ``reference`` seed by seed."""
+    values = values_by_seed(results, modality, variant, measure)
     if not values:
         return "-"
     text = _text(estimate(list(values.values())))
-    if reference is None:
+    if reference is None or variant == reference:
         return text
-    difference = paired(values, reference)
+    others = values_by_seed(results, modality, reference, measure)
+    if VARIANTS[variant] is None:  # it is the same whatever the seed
+        values = dict.fromkeys(others, *values.values())
+    if values.keys().isdisjoint(others):
+        return text
+    difference = paired(values, others)
     number = f"{difference.mean:+.1f}"
     return f"{text} ({f'**{number}**' if difference.is_real else number})"
 

@@ -37,13 +37,8 @@ def paired(values: dict[int, float], reference: dict[int, float]) -> Estimate:
     """Mean of ``values - reference`` over the seeds that both have, with its interval.
 
     Args:
-        values, reference: by seed. A value that stands for every seed (nothing was trained) has
-            seed 0 alone, and is compared with all of the other's.
+        values, reference: by seed, with at least one seed in common.
     """
-    if len(values) == 1 or len(reference) == 1:
-        a = list(values.values())
-        b = list(reference.values())
-        return estimate([x - y for x in a for y in b])
     seeds = sorted(values.keys() & reference.keys())
     return estimate([values[seed] - reference[seed] for seed in seeds])
 

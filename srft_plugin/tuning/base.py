@@ -15,7 +15,8 @@ class Regularizer:
     """No regularization (full fine-tuning), and the base of those that do something.
 
     A training loop calls ``wrap_optimizer`` once, adds ``loss_term`` to every loss, calls
-    ``after_step()`` after every optimizer step, and stores ``state_dict()`` in its checkpoints.
+    ``after_step()`` after every optimizer step, and stores ``state_dict()`` in its checkpoints. One
+    that skips steps whose gradients are not finite calls ``take_back`` for them.
     """
 
     def wrap_optimizer(self, optimizer: Optimizer) -> Optimizer:
@@ -33,6 +34,9 @@ class Regularizer:
 
     def after_step(self) -> None:
         """Act on the weights after an optimizer step."""
+
+    def take_back(self, steps: int) -> None:
+        """Do not count the last ``steps`` of the optimizer: it skipped them."""
 
     def state_dict(self) -> dict[str, Any]:
         """State that the optimizer does not hold; tensors and plain values."""

@@ -38,7 +38,7 @@ class SRFTRegularizer(Regularizer):
         self.fused = fused
 
     def wrap_optimizer(self, optimizer: Optimizer) -> Optimizer:
-        return SRFT(
+        self.optimizer = SRFT(
             optimizer,
             self.operations,
             self.total_steps,
@@ -46,6 +46,10 @@ class SRFTRegularizer(Regularizer):
             mode=self.mode,
             fused=self.fused,
         )
+        return self.optimizer
+
+    def take_back(self, steps: int) -> None:
+        self.optimizer.take_back(steps)
 
 
 def srft(
@@ -101,6 +105,9 @@ class Control(Regularizer):
         optimizer.register_step_pre_hook(lambda *_: self._remember())
         optimizer.register_step_post_hook(lambda *_: self._pull_back())
         return optimizer
+
+    def take_back(self, steps: int) -> None:
+        self.steps -= steps
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps}

@@ -133,3 +133,21 @@ def test_parameters_without_a_gradient_stay():
     optimizer.step()
     moved = [not torch.equal(b, p) for b, p in zip(before, network.parameters(), strict=True)]
     assert moved == [False, True, True, True]
+
+
+@pytest.mark.parametrize("name", ["srft:reversed", "effective"])
+def test_a_step_that_is_taken_back_leaves_the_schedule_as_it_was(name):
+    networks = []
+    for skipped in (0, 2):
+        network, prior = problem()
+        regularizer = make_regularizer(name, network, prior, STEPS, kappa=KAPPA)
+        optimizer = regularizer.wrap_optimizer(SGD(network.parameters(), 1.0))
+        for _ in range(skipped):  # what a skipped step looks like: nothing moves
+            network.zero_grad()
+            optimizer.step()
+        regularizer.take_back(skipped)
+        for seed in range(2):
+            set_gradients(network, seed)
+            optimizer.step()
+        networks.append(flat(network.parameters()))
+    assert torch.equal(*networks)
