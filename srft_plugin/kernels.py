@@ -1,7 +1,7 @@
-"""AdamW and Eq. 15 in one pass over memory, by a kernel that torch.compile writes.
+"""AdamW and Eq. 15 in one pass over memory: on a CPU by a kernel that torch.compile writes, on a
+GPU by those of ``triton_update``.
 
-The kernel is C++ on a CPU and Triton on CUDA. Beside the histogram of the gradients it is all
-that a step reads and writes: nothing is copied.
+Beside the histogram of the gradients it is all that a step reads and writes: nothing is copied.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import shutil
 import sys
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from torch.nn import Parameter
 from torch.optim import AdamW, Optimizer
 
 from srft_plugin.errors import UserError
-from srft_plugin.ranking import Operation, Sensitivity, local
+from srft_plugin.ranking import EXACT_ELEMENTS, Operation, Sensitivity, local, on_device
 from srft_plugin.transfer import magnitude_bins
 
 # What torch.compile calls unless the environment names another in CXX.
@@ -30,7 +32,8 @@ class FusedAdamW:
     """Steps ``optimizer`` without calling it, on its own state.
 
     Raises:
-        UserError: anything but a plain AdamW, or parameters on a CPU and no C++ compiler.
+        UserError: anything but a plain AdamW, parameters on a CPU and no C++ compiler, or on a GPU
+            and no Triton.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -50,6 +53,12 @@ class FusedAdamW:
                 f"fused=True needs a C++ compiler on a CPU and there is no {compiler}; install it, "
                 f"name another in the variable CXX, or leave fused out"
             )
+        on_gpu = any(is_on_gpu(p) for group in groups for p in group["params"])
+        if on_gpu and not find_spec("triton"):
+            raise UserError(
+                "fused=True needs Triton on a GPU, which torch brings on Linux; pip install triton "
+                "(triton-windows on Windows), or leave fused out"
+            )
         self.optimizer = optimizer
 
     def step(self, operations: list[Operation], sensitivity: Sensitivity) -> list[Operation]:
@@ -57,49 +66,55 @@ class FusedAdamW:
         1 - s_n.
 
         Returns:
-            The others: without a state yet, not contiguous, of half precision, or not ranked by
-            a table.
+            The others: without a state yet, not contiguous, of half precision, or sorted.
         """
         accepted = [self._accepts(operation, sensitivity) for operation in operations]
         others = [o for o, yes in zip(operations, accepted, strict=True) if not yes]
         operations = [o for o, yes in zip(operations, accepted, strict=True) if yes]
-        chosen = {p for operation in operations for p in operation.parameters}
-        settings: dict[Parameter, Tensor] = {}
-        for group in self.optimizer.param_groups:
-            members = [p for p in group["params"] if p in chosen]
-            if members:
-                settings |= dict(zip(members, self._settings(group, members), strict=True))
-        update = compiled(adamw_update)
-        for some in sensitivity.batches(operations):
-            for operation, table in zip(some, sensitivity.tables(some), strict=True):
-                for p in operation.parameters:
-                    state = self.optimizer.state[p]
-                    tensors = (p, p.grad, state["exp_avg"], state["exp_avg_sq"])
-                    flat = (local(t.detach()).view(-1) for t in tensors)
-                    update(*flat, table, settings[p])
+        devices: dict[torch.device, list[Operation]] = {}
+        for operation in operations:
+            devices.setdefault(operation.parameters[0].device, []).append(operation)
+        for members in devices.values():
+            on_gpu = is_on_gpu(members[0].parameters[0])
+            update = _triton_update().update if on_gpu else update_on_cpu
+            update(members, sensitivity, self.optimizer.state, *self._settings(members))
         return others
 
     def _accepts(self, operation: Operation, sensitivity: Sensitivity) -> bool:
         states = [self.optimizer.state.get(p) for p in operation.parameters]
-        return (
-            sensitivity.by_table(operation)
-            and all(states)
-            and all(p.dtype in (torch.float32, torch.float64) for p in operation.parameters)
-            and all(
-                local(t).is_contiguous()
-                for p, state in zip(operation.parameters, states, strict=True)
-                for t in (p, p.grad, state["exp_avg"], state["exp_avg_sq"])
-            )
-        )
+        if not all(states) or not all(
+            local(t).is_contiguous()
+            for p, state in zip(operation.parameters, states, strict=True)
+            for t in (p, p.grad, state["exp_avg"], state["exp_avg_sq"])
+        ):
+            return False
+        if is_on_gpu(operation.parameters[0]):
+            is_small = operation.elements() <= EXACT_ELEMENTS
+            by_kernel = is_small or sensitivity.by_table(operation)
+            return by_kernel and _triton_update().accepts(operation, self.optimizer.state)
+        dtypes = {p.dtype for p in operation.parameters}
+        return sensitivity.by_table(operation) and dtypes <= {torch.float32, torch.float64}
 
-    def _settings(self, group: dict[str, Any], members: list[Parameter]) -> list[Tensor]:
-        """Count the step; then h of ``adamw_update`` for each parameter."""
+    def _settings(self, operations: list[Operation]) -> tuple[Tensor, dict[Parameter, int]]:
+        """Count the step; then h of ``adamw_update``, (parameters, 8) float64, and the row of
+        each parameter."""
+        chosen = {p for operation in operations for p in operation.parameters}
+        settings: list[Tensor] = []
+        rows: dict[Parameter, int] = {}
+        for group in self.optimizer.param_groups:
+            members = [p for p in group["params"] if p in chosen]
+            if members:
+                settings.append(self._group_settings(group, members))
+                rows |= {p: row for row, p in enumerate(members, len(rows))}
+        return torch.cat(settings), rows
+
+    def _group_settings(self, group: dict[str, Any], members: list[Parameter]) -> Tensor:
         steps = [self.optimizer.state[p]["step"] for p in members]
         # As in torch's fused kernel: a step with this flag, on the device, leaves all as it is.
         skip = getattr(self.optimizer, "found_inf", None)
         skip = steps[0].new_zeros(()) if skip is None else skip.reshape(()).to(steps[0].device)
         torch._foreach_add_(steps, 1 - skip)
-        counted = torch.stack(steps).to(members[0].device, torch.float64)
+        counted = on_device(torch.stack(steps), members[0].device).double()
         (beta1, beta2), rate = group["betas"], group["lr"]
         columns = [
             1 - beta1,
@@ -111,8 +126,31 @@ class FusedAdamW:
             (1 - beta2**counted).sqrt(),
             skip,
         ]
-        rows = torch.stack([torch.ones_like(counted).mul_(c) for c in columns], 1)
-        return list(rows if members[0].dtype == torch.float64 else rows.float())
+        return torch.stack([torch.ones_like(counted).mul_(c) for c in columns], 1)
+
+
+def update_on_cpu(
+    operations: list[Operation],
+    sensitivity: Sensitivity,
+    state: dict[Parameter, dict[str, Tensor]],
+    settings: Tensor,
+    rows: dict[Parameter, int],
+) -> None:
+    """One step of AdamW on operations that are ranked by tables, its update scaled by 1 - s_n.
+
+    Args:
+        state: of AdamW, by parameter.
+        settings: h of ``adamw_update`` by row, (rows, 8) float64.
+        rows: by parameter.
+    """
+    update = compiled(adamw_update)
+    exact = {torch.float32: settings.float(), torch.float64: settings}
+    for some in sensitivity.batches(operations):
+        for operation, table in zip(some, sensitivity.tables(some), strict=True):
+            for p in operation.parameters:
+                tensors = (p, p.grad, state[p]["exp_avg"], state[p]["exp_avg_sq"])
+                h = exact[p.dtype][rows[p]]
+                update(*(local(t.detach()).view(-1) for t in tensors), table, h)
 
 
 def adamw_update(p: Tensor, g: Tensor, m: Tensor, v: Tensor, table: Tensor, h: Tensor) -> None:
@@ -133,6 +171,17 @@ def adamw_update(p: Tensor, g: Tensor, m: Tensor, v: Tensor, table: Tensor, h: T
     scaled = p - (1 - sensitivity.to(update.dtype)) * update
     for old, new in ((p, scaled), (m, first), (v, second)):
         old.copy_(torch.where(skip > 0, old, new))
+
+
+def is_on_gpu(p: Parameter) -> bool:
+    """Whether Triton steps the parameter."""
+    return p.is_cuda
+
+
+def _triton_update() -> ModuleType:
+    from srft_plugin import triton_update  # Triton comes with torch where that knows GPUs
+
+    return triton_update
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,6 @@ from torch.nn import Parameter
 from srft_plugin.errors import UserError
 from srft_plugin.transfer import (
     BINS,
-    histogram,
     histograms,
     percentile_rank,
     sample,
@@ -22,6 +21,8 @@ from srft_plugin.transfer import (
 )
 
 RANKINGS = ("sampled", "histogram", "exact")
+# Histograms of flat gradients, each added to its row, of so many rows: (rows, BINS).
+Count = Callable[[list[tuple[Tensor, int]], int], Tensor]
 # Operations of up to so many elements are sorted: no slower, and a shared bin would weigh more.
 EXACT_ELEMENTS = 1 << 12
 # Operations ranked at a time: enough to spread the cost of a call, few enough for a CPU's cache.
@@ -91,17 +92,20 @@ class Sensitivity:
             for row, members in zip(joint, gradients, strict=True)
         ]  # fmt: skip
 
-    def tables(self, operations: list[Operation]) -> Tensor:
-        """s_n by operation and histogram bin: (operations, BINS) float32."""
+    def tables(self, operations: list[Operation], count: Count = histograms) -> Tensor:
+        """s_n by operation and histogram bin: (operations, BINS) float32.
+
+        Args:
+            count: makes the histograms.
+        """
         if self.transfer == 0:
             device = operations[0].parameters[0].device
             tables = torch.zeros(len(operations), BINS, device=device)
         else:
-            counts = _counts(operations, self.ranking == "sampled")
+            counts = _counts(operations, self.ranking == "sampled", count)
             tables = tables_from_counts(counts).mul_(self.transfer)
-        for table, operation in zip(tables, operations, strict=True):
-            table += self.constant(operation)
-        return tables
+        constants = [self.constant(operation) for operation in operations]
+        return tables.add_(on_device(constants, tables.device)[:, None])
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -109,24 +113,30 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _counts(operations: list[Operation], sampled: bool) -> Tensor:
+def on_device(values: list | Tensor, device: torch.device) -> Tensor:
+    """``values`` as a tensor there; the host does not wait for a GPU to take them."""
+    tensor = torch.as_tensor(values)
+    if tensor.is_cpu and device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def _counts(operations: list[Operation], sampled: bool, count: Count) -> Tensor:
     """Histograms over all gradients of each operation: (operations, BINS)."""
-    if sampled and not any(isinstance(p.grad, DTensor) for o in operations for p in o.parameters):
-        return histograms([
-            torch.cat([sample(p.grad, o.elements()) for p in o.parameters]) for o in operations
-        ])  # fmt: skip
     # One sum over processes for all operations whose gradients the same processes share.
-    counts: dict[tuple[dist.ProcessGroup, ...], Tensor] = {}
+    parts: dict[tuple[dist.ProcessGroup, ...], list[tuple[Tensor, int]]] = {}
     for row, operation in enumerate(operations):
         for p in operation.parameters:
             gradient = local(p.grad)
-            part = histogram(sample(gradient, operation.elements()) if sampled else gradient)
-            groups = _sharing(p.grad)
-            counts.setdefault(groups, part.new_zeros(len(operations), BINS))[row] += part
-    for groups, total in counts.items():
+            part = sample(gradient, operation.elements()) if sampled else gradient.flatten()
+            parts.setdefault(_sharing(p.grad), []).append((part, row))
+    total = 0
+    for groups, gradients in parts.items():
+        counts = count(gradients, len(operations))
         for group in groups:
-            dist.all_reduce(total, group=group)
-    return sum(counts.values())
+            dist.all_reduce(counts, group=group)
+        total = total + counts
+    return total
 
 
 def _sharing(gradient: Tensor) -> tuple[dist.ProcessGroup, ...]:

@@ -12,6 +12,7 @@ Squaring is monotone in the magnitude, so gradients are ranked by ``|g|``: the o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from torch import Tensor
 DROPPED_BITS = 17
 BINS = 1 << (31 - DROPPED_BITS)
 SAMPLES = 1 << 15
+COPIED = 1 << 20  # elements that are copied together at most
 
 
 def percentile_rank_reference(values: Tensor) -> Tensor:
@@ -86,12 +88,35 @@ def histogram(gradient: Tensor) -> Tensor:
     return _counted(magnitude_bins(gradient).flatten(), BINS)
 
 
-def histograms(gradients: list[Tensor]) -> Tensor:
-    """``histogram`` of several flat tensors, in one go: (tensors, BINS)."""
-    bins = magnitude_bins(torch.cat(gradients))
-    for index, part in enumerate(bins.split([len(g) for g in gradients])):
-        part += index * BINS
-    return _counted(bins, len(gradients) * BINS).view(-1, BINS)
+def histograms(gradients: list[tuple[Tensor, int]], rows: int) -> Tensor:
+    """Sums of the histograms of flat gradients, each added to its row: (rows, BINS) int64.
+
+    Args:
+        gradients: each with its row, in ascending order.
+        rows: how many there are.
+    """
+    counts = torch.zeros(rows, BINS, dtype=torch.int64, device=gradients[0][0].device)
+    for some in _together(gradients):
+        first, last = some[0][1], some[-1][1]
+        bins = magnitude_bins(torch.cat([g for g, _ in some]) if len(some) > 1 else some[0][0])
+        for part, (_, row) in zip(bins.split([len(g) for g, _ in some]), some, strict=True):
+            part += (row - first) * BINS
+        counts[first : last + 1] += _counted(bins, (last - first + 1) * BINS).view(-1, BINS)
+    return counts
+
+
+def _together(gradients: list[tuple[Tensor, int]]) -> Iterator[list[tuple[Tensor, int]]]:
+    """As many at a time as spread the cost of a call and need no copy of a large gradient."""
+    some: list[tuple[Tensor, int]] = []
+    elements = 0
+    for gradient, row in gradients:
+        if some and elements + len(gradient) > COPIED:
+            yield some
+            some, elements = [], 0
+        some.append((gradient, row))
+        elements += len(gradient)
+    if some:
+        yield some
 
 
 def _counted(values: Tensor, n: int) -> Tensor:

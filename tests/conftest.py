@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# Without a GPU, Triton's kernels run in its interpreter; Triton reads this when it is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SRFT_SHARED", REPOSITORY.parent / "shared"))
@@ -20,8 +25,6 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def base(tmp_path_factory) -> Path:
     """File of an untrained RGB tracker, for what does not depend on how good it is."""
-    import torch
-
     from ltr_ext.models.checkpoint import save_network
     from ltr_ext.models.registry import build_network
 

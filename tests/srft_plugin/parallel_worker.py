@@ -16,6 +16,7 @@ from torch.optim import AdamW
 import srft_plugin.kernels
 import srft_plugin.ranking
 from srft_plugin import SRFT, UserError, bind_operations, estimate_prior
+from srft_plugin.transfer import histograms
 
 STEPS = 3
 
@@ -108,7 +109,7 @@ def counts_of_shards(rank: int) -> dict[str, Tensor | str]:
         p.grad = p.detach().clone()
         operation = srft_plugin.ranking.Operation([p], 0.0)
         try:
-            (found[name],) = srft_plugin.ranking._counts([operation], sampled=False)
+            (found[name],) = srft_plugin.ranking._counts([operation], False, histograms)
         except UserError as error:
             found[name] = str(error)
     return found

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srft_plugin.transfer import (
+    BINS,
     adaptation_risk,
     histogram,
     histogram_rank,
@@ -70,12 +71,17 @@ def test_histogram_is_within_half_a_percent_and_a_sample_within_two(kind):
     assert (table[magnitude_bins(g)] - exact).abs().max() <= 0.02
 
 
-def test_several_tensors_are_ranked_and_counted_as_each_alone():
+def test_several_tensors_are_ranked_and_counted_as_each_alone(monkeypatch):
     rows = torch.randint(0, 4, (5, 30)).float()
     together = percentile_rank(rows)
     assert torch.equal(together, torch.stack([percentile_rank(row) for row in rows]))
     parts = [gradients("lognormal", n, n) for n in (1, 70, 300)]
-    assert torch.equal(histograms(parts), torch.stack([histogram(part) for part in parts]))
+    rows = [0, 0, 2]  # the first two together; none in row 1
+    expected = torch.stack([histogram(torch.cat(parts[:2])), torch.zeros(BINS, dtype=torch.int64),
+                            histogram(parts[2])])  # fmt: skip
+    for copied in (0, 40, 1 << 20):
+        monkeypatch.setattr("srft_plugin.transfer.COPIED", copied)
+        assert torch.equal(histograms(list(zip(parts, rows, strict=True)), 3), expected)
 
 
 @settings(deadline=None)
