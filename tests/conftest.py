@@ -1,6 +1,10 @@
 """Fixtures shared by all tests."""
 
+import importlib.util
 import os
+import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,3 +36,35 @@ def base(tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("base") / "base.safetensors"
     save_network(build_network("ostrack_tiny"), file)
     return file
+
+
+@pytest.fixture(scope="session")
+def load_script():
+    """Imports a file that is in no package: load_script(path)."""
+
+    def load(path: Path):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def two_processes():
+    """Context in which `python WORKER RANK FOLDER` runs for both ranks; it ends when they do."""
+
+    @contextmanager
+    def running(worker: Path, folder: Path):
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        commands = [[sys.executable, str(worker), str(rank), str(folder)] for rank in range(2)]
+        processes = [subprocess.Popen(command, env=environment) for command in commands]
+        try:
+            yield
+            assert [process.wait(timeout=240) for process in processes] == [0, 0]
+        finally:
+            for process in processes:
+                process.kill()
+
+    return running

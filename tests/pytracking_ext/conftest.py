@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from ltr_ext.dataset.sequence import Sequence
-from ltr_ext.models.checkpoint import save_network
 from ltr_ext.models.network import NetworkSpec, TrackingNetwork
-from ltr_ext.models.registry import build_network
 from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint
 
 
@@ -129,15 +125,7 @@ def white_square():
     return _white_square
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Path:
-    """A checkpoint of the smallest real network, untrained."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "network.safetensors"
-    save_network(build_network("ostrack_tiny"), path)
-    return path
-
-
 @pytest.fixture
-def tiny_parameters(tiny) -> TrackerParameters:
-    return from_checkpoint(tiny)
+def tiny_parameters(base) -> TrackerParameters:
+    """The smallest real network, untrained."""
+    return from_checkpoint(base)

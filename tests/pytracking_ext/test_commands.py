@@ -228,12 +228,12 @@ def test_report_writes_a_page(depthtrack, results, tmp_path, capsys):
     assert "left out: cup" in (out / "report.html").read_text()
 
 
-def test_a_killed_evaluation_goes_on_where_it_was(depthtrack, tiny, tmp_path):
+def test_a_killed_evaluation_goes_on_where_it_was(depthtrack, base, tmp_path):
     """Kill -9 in the middle; the second run tracks the rest, and all files are as if unbroken."""
     (depthtrack / "test" / "bag2").symlink_to(depthtrack / "test" / "bag")
     (depthtrack / "test" / "cup2").symlink_to(depthtrack / "test" / "cup")
     words = ["srft", "any", "--dataset_name", "depthtrack", "--dataset_root", str(depthtrack),
-             "--checkpoint", str(tiny), "--device", "cpu"]  # fmt: skip
+             "--checkpoint", str(base), "--device", "cpu"]  # fmt: skip
     folder = tmp_path / "killed" / "srft" / "any" / "depthtrack"
     program = [sys.executable, "-m", "pytracking_ext.run_tracker"]
     process = subprocess.Popen(

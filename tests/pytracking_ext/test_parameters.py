@@ -10,45 +10,45 @@ from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import UserError
 
 
-def test_weights_are_read_once_per_process_and_file(tiny):
-    first, second = from_checkpoint(tiny), load("any_name", tiny)
+def test_weights_are_read_once_per_process_and_file(base):
+    first, second = from_checkpoint(base), load("any_name", base)
     assert first.network is second.network and not first.network.training
     assert first is not second
-    tiny.touch()
-    assert from_checkpoint(tiny).network is not first.network
+    base.touch()
+    assert from_checkpoint(base).network is not first.network
 
 
-def test_a_real_network_tracks(tiny, white_square):
+def test_a_real_network_tracks(base, white_square):
     sequence = white_square(length=3)
-    tracker = SRFTTracker(load("any_name", tiny))
+    tracker = SRFTTracker(load("any_name", base))
     tracker.initialize(sequence.frames.rgb(0), {"init_bbox": sequence.boxes[0]})
     answer = tracker.track(sequence.frames.rgb(1))
     assert len(answer["target_bbox"]) == 4
     assert 0 <= answer["object_presence_score"] <= 1
 
 
-def test_the_bundled_tracker_is_a_parameter_set(tiny, monkeypatch):
-    monkeypatch.setattr(default_rgb, "WEIGHTS", tiny)
+def test_the_bundled_tracker_is_a_parameter_set(base, monkeypatch):
+    monkeypatch.setattr(default_rgb, "WEIGHTS", base)
     assert load("default_rgb").network.spec.name == "ostrack_tiny"
-    assert default_rgb.parameters("cpu").checkpoint == tiny
+    assert default_rgb.parameters("cpu").checkpoint == base
 
 
-def test_settings_of_a_parameter_set_stay_with_other_weights(tiny, monkeypatch):
+def test_settings_of_a_parameter_set_stay_with_other_weights(base, monkeypatch):
     def parameters(device=None, checkpoint=None):
         return from_checkpoint(checkpoint or default_rgb.WEIGHTS, device, margin=3)
 
     monkeypatch.setattr(default_rgb, "parameters", parameters)
-    loaded = load("default_rgb", tiny)
-    assert (loaded.margin, loaded.checkpoint) == (3, tiny)
+    loaded = load("default_rgb", base)
+    assert (loaded.margin, loaded.checkpoint) == (3, base)
 
 
-def test_a_training_run_is_a_parameter_set(tiny, tmp_path, monkeypatch):
+def test_a_training_run_is_a_parameter_set(base, tmp_path, monkeypatch):
     monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path))
     with pytest.raises(UserError, match="run_training srft tiny_depth"):
         load("tiny_depth")
     run = tmp_path / "checkpoints" / "ltr" / "srft" / "tiny_depth"
     run.mkdir(parents=True)
-    (run / "network.safetensors").write_bytes(tiny.read_bytes())
+    (run / "network.safetensors").write_bytes(base.read_bytes())
     assert load("tiny_depth").checkpoint == run / "network.safetensors"
 
 

@@ -118,7 +118,7 @@ def test_every_training_config_is_a_parameter_name(monkeypatch):
     assert "pytracking.parameter.srft.default_rgb" not in sys.modules  # has a file of its own
 
 
-def test_in_a_real_checkout(shared, tiny, tmp_path):
+def test_in_a_real_checkout(shared, base, tmp_path):
     """``run_tracker.py`` with two workers and ``run_experiment.py`` of a linked clone."""
     if "SRFT_PYTRACKING" not in os.environ:
         pytest.skip(
@@ -128,7 +128,7 @@ def test_in_a_real_checkout(shared, tiny, tmp_path):
     python = os.environ.get("SRFT_PYTRACKING_PYTHON", sys.executable)
     run = tmp_path / "checkpoints" / "ltr" / "srft" / "tiny_depth"
     run.mkdir(parents=True)
-    (run / "network.safetensors").write_bytes(tiny.read_bytes())
+    (run / "network.safetensors").write_bytes(base.read_bytes())
     environment = os.environ | {
         "SRFT_DEPTHTRACK_DIR": str(shared / "data" / "RGBD"),
         "SRFT_WORKSPACE_DIR": str(tmp_path),

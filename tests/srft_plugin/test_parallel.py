@@ -1,9 +1,5 @@
 """Two processes give the weights and the prior of one: data parallel, and sharded parameters."""
 
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,26 +12,15 @@ WORKER = Path(__file__).with_name("parallel_worker.py")
 
 
 @pytest.fixture(scope="module")
-def worker():
-    spec = importlib.util.spec_from_file_location("parallel_worker", WORKER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def worker(load_script):
+    return load_script(WORKER)
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(two_processes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("parallel")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen([sys.executable, str(WORKER), str(rank), str(folder)], env=environment)
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+    with two_processes(WORKER, folder):
+        pass
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

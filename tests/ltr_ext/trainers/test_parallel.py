@@ -1,9 +1,6 @@
 """Two processes that share every batch, and the weights too, train like one."""
 
-import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,27 +16,15 @@ RUNS = ("ddp in parts", "fsdp in parts", "fsdp, average", "fsdp srft")
 
 
 @pytest.fixture(scope="module")
-def runs(mini, tmp_path_factory):
+def runs(mini, load_script, two_processes, tmp_path_factory):
     """Folder with the runs of two processes in ``two``, and those of this one in ``one``."""
     folder = tmp_path_factory.mktemp("parallel")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen([sys.executable, str(WORKER), str(rank), str(folder)], env=environment)
-        for rank in range(2)
-    ]
-    try:
-        sys.modules["mini"] = mini
-        spec = importlib.util.spec_from_file_location("parallel_runs", WORKER)
-        worker = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(worker)
+    with pytest.MonkeyPatch.context() as patch, two_processes(WORKER, folder):
+        patch.setitem(sys.modules, "mini", mini)
+        worker = load_script(WORKER)
         assert tuple(worker.RUNS) == RUNS
         for name in RUNS:
             worker.run(folder / "one", name, Processes())
-        assert [process.wait(timeout=240) for process in processes] == [0, 0]
-    finally:
-        del sys.modules["mini"]
-        for process in processes:
-            process.kill()
     return folder
 
 

@@ -1,6 +1,5 @@
 """What TRACER's paper claims of its teacher, on the toy of ``benchmarks/two_towers.py``."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,8 @@ STEPS = 120
 
 
 @pytest.fixture(scope="module")
-def runs():
-    spec = importlib.util.spec_from_file_location("two_towers", TOY)
-    toy = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(toy)
+def runs(load_script):
+    toy = load_script(TOY)
     network, views = toy.pretrained(0, STEPS)
     settings = {"none": ("wma", 0.0), "ema": ("ema", 0.3), "wma": ("wma", 0.3)}
     return {name: toy.fine_tuned(network, views, STEPS, *s) for name, s in settings.items()}
