@@ -44,13 +44,13 @@ class _Interval(NamedTuple):
 
     pixel: np.ndarray  # (N,) intp, row * width + column
     on: np.ndarray  # (N,) bool
-    age: np.ndarray  # (N,) float32 in [0, 1]: 0 at the start of the interval, 1 at its end
+    time: np.ndarray  # (N,) float32 in [0, 1]: 0 at the start of the interval, 1 at its end
     pixels: int
 
     def latest(self) -> np.ndarray:
-        """(2, pixels) float32 age of the last event, off and on; NaN where there was none."""
+        """(2, pixels) float32 time of the last event, off and on; NaN where there was none."""
         last = np.full(2 * self.pixels, np.nan, np.float32)
-        last[self.pixel + self.on * np.intp(self.pixels)] = self.age  # the last of equals stays
+        last[self.pixel + self.on * np.intp(self.pixels)] = self.time  # the last of equals stays
         return last.reshape(2, self.pixels)
 
 
@@ -84,8 +84,8 @@ def _event_volume(events: _Interval) -> np.ndarray:
 
     V(x, y, b) = sum p max(0, 1 - |b - 2 (t - start) / interval|), b = 0, 1, 2; grey 128 is none.
     """
-    second = events.age >= 0.5  # half of the interval
-    upper = 2 * events.age - second  # share of the later point in time of that half
+    second = events.time >= 0.5  # half of the interval
+    upper = 2 * events.time - second  # share of the later point in time of that half
     slot = events.pixel + second * np.intp(events.pixels)
     sign = events.on * np.float32(2) - np.float32(1)
     total = np.bincount(slot, sign, 2 * events.pixels).reshape(2, -1)
@@ -148,11 +148,11 @@ def render_events(
                 f"events from {events.t[0]} to {events.t[-1]} us outside of the interval "
                 f"{start} to {end} us"
             )
-        age = (events.t - start).astype(np.float32) / np.float32(max(end - start, 1))
+        time = (events.t - start).astype(np.float32) / np.float32(max(end - start, 1))
     else:
-        age = np.zeros(0, np.float32)
-    pixel = events.y * np.intp(width) + events.x
-    interval = _Interval(pixel, np.asarray(events.on, bool), age, height * width)
+        time = np.zeros(0, np.float32)
+    pixel = events.y.astype(np.intp) * width + events.x  # recordings have coordinates of 16 bits
+    interval = _Interval(pixel, np.asarray(events.on, bool), time, height * width)
     return np.ascontiguousarray(EVENT_FORMS[form](interval)).reshape(height, width, 3)
 
 

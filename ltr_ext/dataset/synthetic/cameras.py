@@ -87,13 +87,13 @@ class EventCamera:
         counts = counts[fired]
         pixel = np.repeat(fired, counts)
         number = np.arange(len(pixel)) - np.repeat(np.cumsum(counts) - counts, counts)
-        age = (number + rng.random(len(pixel))) / np.repeat(counts, counts)
+        moment = (number + rng.random(len(pixel))) / np.repeat(counts, counts)
         false = rng.poisson(self.activity * height * width)
         pixel = np.concatenate([pixel, rng.integers(0, height * width, false)])
-        age = np.concatenate([age, rng.random(false)])
+        moment = np.concatenate([moment, rng.random(false)])
         on = np.concatenate([change.ravel()[pixel[: len(number)]] > 0, rng.random(false) < 0.5])
-        order = np.argsort(age)
-        time = (t - 1) * FRAME_TIME + (age[order] * FRAME_TIME).astype(np.int64)
+        order = np.argsort(moment)
+        time = (t - 1) * FRAME_TIME + (moment[order] * FRAME_TIME).astype(np.int64)
         return Events(time, pixel[order] % width, pixel[order] // width, on[order])
 
 

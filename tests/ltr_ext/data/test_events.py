@@ -35,9 +35,9 @@ def show(form, events=HAND, span=(0, 100)):
         ),
         ("event_frame", {A: (64, 64, 64), B: (64, 64, 64), C: (32, 32, 32), NONE: (0, 0, 0)}),
         ("event_count", {A: (64, 0, 0), B: (32, 0, 32), C: (0, 0, 32), NONE: (0, 0, 0)}),
-        # 255 exp(-3 (1 - age)): ages 0.5 -> 57, 0.25 -> 27, 0.75 -> 120, 1 -> 255
+        # 255 exp(-3 (1 - time)): times 0.5 -> 57, 0.25 -> 27, 0.75 -> 120, 1 -> 255
         ("time_surface", {A: (57, 0, 0), B: (27, 0, 120), C: (0, 0, 255), NONE: (0, 0, 0)}),
-        # 255 age, rounded half to even: 127.5 -> 128, 63.75 -> 64, 191.25 -> 191
+        # 255 time, rounded half to even: 127.5 -> 128, 63.75 -> 64, 191.25 -> 191
         ("tsltd", {A: (128, 0, 0), B: (64, 0, 191), C: (0, 0, 255), NONE: (0, 0, 0)}),
         # bins at 0, 50, 100 us, 16 levels per event around 128:
         # A: +1 at bin 0, +1 at bin 1; B: +1/2 +1/2, then -1/2 -1/2; C: -1 at bin 2
@@ -102,6 +102,13 @@ def test_many_events_at_a_pixel_saturate():
     many = Events(np.arange(500), np.zeros(500, int), np.zeros(500, int), np.ones(500, bool))
     assert show("event_count", many, (0, 500))[0, 0].tolist() == [255, 0, 0]
     assert show("event_volume", many, (0, 500))[0, 0, 0] == 255
+
+
+def test_pixels_of_coordinates_in_sixteen_bits_are_counted_in_more():
+    """346 * 259 + 345 is beyond 16 bits; numpy before 2 would keep them."""
+    corner = np.array([345], np.uint16), np.array([259], np.uint16)
+    image = render_events(Events(np.zeros(1, int), *corner, np.ones(1, bool)), (260, 346))
+    assert np.argwhere((image != 255).any(2)).tolist() == [[259, 345]]
 
 
 def test_events_between_two_times():
