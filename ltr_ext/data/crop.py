@@ -35,7 +35,11 @@ def crop_window(box: ArrayLike, factor: float) -> Window:
     x, y, w, h = (float(value) for value in box)
     if not (all(map(math.isfinite, (x, y, w, h))) and w > 0 and h > 0):
         raise UserError(f"no crop around box {[x, y, w, h]}: expected x, y, w, h with w, h > 0")
-    side = math.ceil(math.sqrt(w * h) * factor)
+    return _window(box, math.ceil(math.sqrt(w * h) * factor))
+
+
+def _window(box: ArrayLike, side: int) -> Window:
+    x, y, w, h = (float(value) for value in box)
     return Window(round(x + 0.5 * w - side * 0.5), round(y + 0.5 * h - side * 0.5), side)
 
 
@@ -50,7 +54,7 @@ def cut(
     ``recolour`` gives the part of the image that lies in the window three uint8 channels: the same
     result as recolouring the whole image before, at a fraction of the cost.
 
-    A window that crosses the right or lower border also loses the last column or row of the image:
+    A window that reaches the right or lower border also loses the last column or row of the image:
     the rule of the public code, kept because published weights were trained with it.
     """
     height, width = image.shape[:2]
@@ -102,7 +106,7 @@ def box_to_crop(
     to whole pixels included; ``box_to_frame`` is its inverse.
     """
     x, y, w, h = np.asarray(box, np.float64)
-    left, top = _origin(reference, resize_factor, size)
+    left, top, _ = _window(reference, round(size / resize_factor))
     return np.array([x + w / 2 - left, y + h / 2 - top, w, h]) * resize_factor
 
 
@@ -111,11 +115,5 @@ def box_to_frame(
 ) -> np.ndarray:
     """A box (cx, cy, w, h) in pixels of the crop made around ``reference`` as xywh of the frame."""
     cx, cy, w, h = np.asarray(box, np.float64) / resize_factor
-    left, top = _origin(reference, resize_factor, size)
+    left, top, _ = _window(reference, round(size / resize_factor))
     return np.array([left + cx - w / 2, top + cy - h / 2, w, h])
-
-
-def _origin(reference: ArrayLike, resize_factor: float, size: int) -> tuple[int, int]:
-    x, y, w, h = (float(value) for value in reference)
-    side = round(size / resize_factor)
-    return round(x + 0.5 * w - side * 0.5), round(y + 0.5 * h - side * 0.5)

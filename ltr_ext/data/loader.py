@@ -7,22 +7,9 @@ from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from srft_plugin.errors import UserError
-
-
-class IndexRange(Sampler[int]):
-    """Indices start + rank, start + rank + world_size, ... below stop."""
-
-    def __init__(self, start: int, stop: int, rank: int = 0, world_size: int = 1):
-        self.indices = range(start + rank, stop, world_size)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
 
 
 class PairLoader(DataLoader):
@@ -66,7 +53,7 @@ def make_loader(
     if stop is None:
         stop = (start // len(dataset) + 1) * len(dataset)
     stop = start + (stop - start) // world_size * world_size  # as many for every process
-    indices = IndexRange(start, stop, rank, world_size)
+    indices = range(start + rank, stop, world_size)
     if len(indices) < batch_size:
         raise UserError(
             f"samples {start} to {stop} over {world_size} processes hold no batch of {batch_size}; "
