@@ -61,8 +61,8 @@ def decode_top(
     return image, image.shape[:2]
 
 
-def read_aux(path: str | os.PathLike, modality: str) -> np.ndarray:
-    """Auxiliary image in the default form of its modality: (H, W, 3) uint8.
+def read_aux(path: str | os.PathLike, modality: str | None) -> np.ndarray:
+    """Auxiliary image in the default form of its modality, see ``represent``: (H, W, 3) uint8.
 
     Raises:
         UserError: the file is absent, truncated, or an image that the modality cannot have.

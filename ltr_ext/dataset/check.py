@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ltr_ext.data.io import ends_properly, read_raw
-from ltr_ext.data.representation import represent
+from ltr_ext.data.io import ends_properly, read_aux
 from srft_plugin.errors import UserError, some
 
 from .base import (
@@ -125,16 +124,16 @@ def _check_sequence(entry: Entry, samples: int, report: Report) -> None:
     except UserError as error:
         if entry.folder.is_dir():
             found(first_part(error), CORRECT)
+    size = None
     if frames:
         report.frames += len(frames)
         for problem, remedy in _pairing(entry, frames):
             found(problem, remedy)
-        bad, problems = _image_problems(frames, samples)
+        bad, size, problems = _image_problems(frames, samples)
         report.bad_files |= bad
         for problem, remedy in problems:
             found(problem, remedy)
     if boxes is not None:
-        size = _image_size(frames, report.bad_files) if frames else None
         for problem, remedy in _box_problems(entry, file, boxes, frames, size):
             found(problem, remedy)
         for problem, remedy in _extra_problems(entry, len(boxes)):
@@ -172,8 +171,14 @@ def _pairing(entry: Entry, frames: FileFrames) -> Iterator[tuple[str, str]]:
     yield f"unpaired: {counts}; without partner {some(alone)}", LEAVE_OUT
 
 
-def _image_problems(frames: FileFrames, samples: int) -> tuple[set[Path], list[tuple[str, str]]]:
-    """Unreadable files, and what is wrong with the images of a sequence."""
+def _image_problems(
+    frames: FileFrames, samples: int
+) -> tuple[set[Path], tuple[int, int] | None, list[tuple[str, str]]]:
+    """What is wrong with the images of a sequence.
+
+    Returns:
+        Unreadable files, (height, width) of the first colour image that was decoded, and problems.
+    """
     rgb = [frames.rgb_folder / name for name in frames.rgb_names]
     aux = [frames.aux_folder / name for name in frames.aux_names] if frames.aux_folder else []
     bad = {path for path in rgb + aux if not ends_properly(path)}
@@ -188,33 +193,23 @@ def _image_problems(frames: FileFrames, samples: int) -> tuple[set[Path], list[t
         pair = [paths[index] for paths in (rgb, aux) if paths]
         if bad.intersection(pair):
             continue
-        shapes = []
+        shapes = {}
         for path, modality in zip(pair, (None, frames.modality), strict=False):
             try:
-                image = read_raw(path)
-                shapes.append(image.shape[:2])
-                if modality:
-                    represent(image, modality)
+                shapes[modality] = read_aux(path, modality).shape[:2]
             except UserError as error:
                 bad.add(path)
                 problems.append((first_part(error), EXTRACT))
-        sizes.update(shapes[:1])
-        if len(set(shapes)) > 1:
-            (height, width), (h, w) = shapes
+        if None in shapes:
+            sizes[shapes[None]] += 1
+        if len(set(shapes.values())) > 1:
+            (height, width), (h, w) = shapes.values()
             text = f"frame {index}: colour {width}x{height}, {frames.modality} {w}x{h} pixels"
             problems.append((text, "register the images to one size"))
     if len(sizes) > 1:
         found = ", ".join(f"{width}x{height}" for height, width in sizes)
         problems.append((f"frames of several sizes: {found}", EXTRACT))
-    return bad, problems
-
-
-def _image_size(frames: FileFrames, bad: set[Path]) -> tuple[int, int] | None:
-    """(height, width) of the first colour image that can be read."""
-    for index in range(len(frames)):
-        if frames.rgb_path(index) not in bad:
-            return read_raw(frames.rgb_path(index)).shape[:2]
-    return None
+    return bad, next(iter(sizes), None), problems
 
 
 def _box_problems(

@@ -114,6 +114,11 @@ def not_an_image(folder):
     (folder / "color" / "00000001.jpg").write_text("<html>quota exceeded</html>")
 
 
+def sixteen_bits_per_colour(folder):
+    png = cv2.imencode(".png", np.zeros((30, 40, 3), np.uint16))[1]
+    (folder / "color" / "00000001.jpg").write_bytes(png)
+
+
 DEFECTS = [
     (missing_partner, "unpaired: 4 colour, 3 depth images; without partner color/00000003.jpg", 3),
     (truncated_colour, "truncated or unreadable color/00000002.jpg", 3),
@@ -128,11 +133,12 @@ DEFECTS = [
     (too_many_rows, "groundtruth.txt: 5 rows for 4 frames", 4),
     (columns, "groundtruth.txt, line 2: found 3 numbers", None),
     (all_absent, "groundtruth.txt: no frame shows the target", None),
-    (eight_bit_depth, "a depth image of shape (30, 40) and type uint8", 3),
+    (eight_bit_depth, "00000001.png: a depth image of shape (30, 40) and type uint8", 3),
     (other_size, "frame 0: colour 40x30, depth 20x15 pixels", 4),
     (no_annotation, "no ground-truth file", None),
     (no_depth, "no folder of depth images", None),
     (not_an_image, "00000001.jpg: not an image", 3),
+    (sixteen_bits_per_colour, "00000001.jpg: a colour image of shape (30, 40, 3) and type", 3),
     (in_parts_of_the_image, "groundtruth.txt: most boxes are smaller than a pixel", 4),
     (two_corners, "groundtruth.txt: most boxes reach beyond the image", 4),
 ]
@@ -165,6 +171,15 @@ def test_a_planted_defect_is_found_and_left_out_of_the_index(
     if left and damage is not other_size:
         for t in range(left):  # what is left pairs and can be read
             data[0].frames.rgb(t), data[0].frames.aux(t)
+
+
+def test_images_that_are_not_looked_at_do_not_end_the_check(write_copy):
+    root = write_copy("depthtrack")
+    for number in (1, 2):
+        (root / "test" / "s2" / "color" / f"{number:08d}.jpg").write_text("<html></html>")
+    (report,) = check_dataset("depthtrack", root, ["test"], samples=1)
+    (finding,) = report.findings
+    assert "00000001.jpg: not an image" in finding.problem
 
 
 @pytest.mark.parametrize(
