@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 from srft_plugin.errors import UserError
 
 from .annotation import numbered_lines, read_boxes, read_flags
-from .files import FileFrames, image_names
+from .files import FileFrames, image_names, image_number
 from .sequence import Sequence
 
 RENDER = "render it with `srft data events`"
@@ -112,7 +111,7 @@ def list_frames(entry: Entry) -> FileFrames:
     rgb = image_names(rgb_folder)
     if layout.frames:
         first, last = layout.frames
-        rgb = [name for name in rgb if first <= int(re.findall(r"\d+", name)[-1]) <= last]
+        rgb = [name for name in rgb if image_number(name) in range(first, last + 1)]
     if not rgb:
         raise UserError(f"{rgb_folder}: no images; extract the sequence again")
     if not layout.aux:

@@ -40,13 +40,13 @@ class CocoObjects:
                 for item in table["annotations"]
                 if not item.get("iscrowd", 0) and min(item["bbox"][2:]) >= MINIMUM_SIDE
             ]
+            self._boxes = np.array([item[2] for item in objects], np.float64).reshape(-1, 4)
         except (ValueError, KeyError, TypeError) as error:
             raise not_coco(file, error) from error
         if not objects:
             raise UserError(f"{file}: no object of at least {MINIMUM_SIDE} pixels")
         self._files = [item[0] for item in objects]
         self._identities = np.array([item[1] for item in objects])
-        self._boxes = np.array([item[2] for item in objects], np.float64)
 
     def __len__(self) -> int:
         return len(self._files)

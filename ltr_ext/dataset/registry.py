@@ -109,7 +109,8 @@ def _sequence_folders(name: str, root: Path, part: Split) -> list[tuple[str, Pat
     if left_out is None and part.needs_list and matches == [root] and len(found) > part.count:
         wanted = " or ".join(part.lists + part.others)
         raise UserError(f"{root}: its parts lie side by side; expected {wanted} to tell them apart")
-    return [(item, path) for item, path in found if item not in set(left_out or ())]
+    others = set(left_out or ())
+    return [(item, path) for item, path in found if item not in others]
 
 
 def _read_list(files: tuple[str, ...], folders: tuple[Path, ...]) -> list[str] | None:

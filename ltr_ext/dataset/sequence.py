@@ -30,7 +30,7 @@ class Sequence:
         frames: the images, read on demand.
         boxes: (N, 4) float64 xywh in pixels, top-left origin; NaN rows where the target is absent.
         modality: ``"depth"``, ``"thermal"``, ``"event"`` or None for RGB alone.
-        extra: what only some data sets have (second ground truth, attributes, frame files).
+        extra: what only some data sets have (second ground truth, attributes, properties).
     """
 
     name: str

@@ -59,7 +59,9 @@ def test_what_is_not_coco_is_an_error(root):
     with pytest.raises(UserError, match="instances_val2017.json"):
         open_dataset("coco", root, "val")
     file = root / "annotations" / "instances_train2017.json"
-    for content in ("{", "[]", '{"images": [], "annotations": [{}]}'):
+    short = {"id": 1, "image_id": 9, "bbox": [1, 2, 60]}
+    odd = json.dumps({"images": [{"id": 9, "file_name": "9.jpg"}], "annotations": [short]})
+    for content in ("{", "[]", '{"images": [], "annotations": [{}]}', odd):
         file.write_text(content)
         with pytest.raises(UserError, match="not a COCO annotation file"):
             open_dataset("coco", root, "train")

@@ -182,9 +182,8 @@ def test_otb_two_targets_a_late_start_and_a_tail(copies, tmp_path):
 
 
 def test_uav123_cuts_videos_as_its_toolkit_says(copies, tmp_path):
-    copies.write_images(
-        tmp_path / "data_seq" / "UAV123" / "bird1", copies.numbered("%06d.jpg", 1, 6)
-    )
+    names = [*copies.numbered("%06d.jpg", 1, 6), "cover.jpg"]
+    copies.write_images(tmp_path / "data_seq" / "UAV123" / "bird1", names)
     for name, rows in (("bird1_1", copies.BOXES[:2]), ("bird1_2", copies.BOXES[:3])):
         copies.write_rows(tmp_path / "anno" / "UAV123" / f"{name}.txt", rows)
     path = r"D:\UAV123\data_seq\UAV123\bird1" + "\\"
