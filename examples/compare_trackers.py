@@ -19,10 +19,11 @@ how = convention(benchmark)
 truths = ground_truths(sequences, how)
 scores = []
 for network in networks:
-    outcomes = track_many(sequences, from_checkpoint(network), batch=4)
-    predictions = {
-        sequence.name: Prediction(result.boxes, result.confidences) for sequence, result in outcomes
-    }
+    predictions = {}
+    for sequence, result in track_many(sequences, from_checkpoint(network), batch=4):
+        if isinstance(result, str):
+            sys.exit(f"{sequence.name}: {result}")
+        predictions[sequence.name] = Prediction(result.boxes, result.confidences)
     scores.append(score_benchmark(truths, predictions, how))
     print(network, {metric: f"{100 * value:.1f}" for metric, value in scores[-1].total.items()})
 for metric, (low, high) in differences(*scores).items():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytracking_ext.analysis.tables import FORMATS
+from srft_plugin.errors import UserError
 
 
 def add_commands(subparsers) -> None:
@@ -134,8 +135,13 @@ def _score(arguments: argparse.Namespace) -> int:
     if arguments.sequences:
         tables += sequence_tables(scores)
     if arguments.attributes:
+        if not any(score.attributes for score in scores.values()):
+            raise UserError(
+                f"{arguments.root}: no attribute labels; give the folder of the benchmark's own by "
+                "--attribute-files"
+            )
         tables += [attribute_table(scores, metric) for metric in next(iter(scores.values())).total]
-    print(render_all([table for table in tables if table], arguments.format))
+    print(render_all(tables, arguments.format))
     _print_failures(failures)
     return _status(scores, failures)
 
@@ -195,8 +201,6 @@ def labelled(results: list[str], benchmark: str) -> dict[str, Path]:
     Raises:
         UserError: two folders with one label.
     """
-    from srft_plugin.errors import UserError
-
     folders: dict[str, Path] = {}
     for text in results:
         label, separator, folder = text.partition("=")
@@ -217,7 +221,6 @@ def parse_choices(texts: list[str]) -> dict[str, Any]:
         UserError: a word without ``=``, or a value that the choice cannot have.
     """
     from pytracking_ext.analysis.conventions import parse_choice
-    from srft_plugin.errors import UserError
 
     choices = {}
     for text in texts:

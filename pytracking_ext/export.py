@@ -71,7 +71,7 @@ def export(parameters: TrackerParameters, target: Path, format: str = "onnx") ->
 
     Args:
         parameters: on the CPU, without engine.
-        target: the file to write; the ending of its format is added where it has none.
+        target: the file to write; the ending of its format is added to a name without one.
         format: ``onnx``; ``torch-export``, for ``torch.export.load``; or ``tensorrt-ready``, ONNX
             with float32 instead of byte images.
 
@@ -83,7 +83,8 @@ def export(parameters: TrackerParameters, target: Path, format: str = "onnx") ->
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    target = target if target.suffix else target.with_suffix(FORMATS[format])
+    if target.suffix not in FORMATS.values():
+        target = target.with_name(target.name + FORMATS[format])
     if target.suffix != FORMATS[format]:
         raise UserError(f"{target}: the format {format} has the ending {FORMATS[format]}")
     network = parameters.network

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ltr_ext.admin.environment import default_device, environment
@@ -25,7 +26,7 @@ from pytracking_ext.evaluation.datasets import Shard, open_test_set, part, read_
 from pytracking_ext.evaluation.results import box_file, open_results
 from pytracking_ext.evaluation.running import track_dataset
 from pytracking_ext.evaluation.scores import score_folder, sequence_tables, total_table
-from pytracking_ext.parameter.srft import TrackerParameters, load
+from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint, load
 from srft_plugin.errors import report_errors
 
 
@@ -63,17 +64,23 @@ def device_name(device: str) -> str:
 
 @torch.inference_mode()
 def network_size(parameters: TrackerParameters) -> dict[str, float]:
-    """Parameters in millions and GFLOPs per frame (a multiply-add is two), as in Table XII."""
-    network, spec = parameters.network, parameters.network.spec
+    """Parameters in millions and GFLOPs per frame, as in Table XII: those of linear layers and
+    convolutions, a multiply-add is two."""
+    network = parameters.network
+    if parameters.precision:  # the engine's packed weights are no parameters, nor known operations
+        network = from_checkpoint(parameters.checkpoint, parameters.device).network
+    spec = network.spec
     images = [
         torch.zeros(1, spec.in_channels, size, size, device=parameters.device)
         for size in (spec.template_size, spec.search_size)
     ]
-    with FlopCounterMode(display=False) as counter:
+    # The plain implementation of attention is counted alike on every device: as ``bmm``.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         network(*images)
+    attention = counter.flop_counts["Global"][torch.ops.aten.bmm]
     return {
         "parameters_m": sum(value.numel() for value in network.parameters()) / 1e6,
-        "gflops": counter.get_total_flops() / 1e9,
+        "gflops": (counter.get_total_flops() - attention) / 1e9,
     }
 
 

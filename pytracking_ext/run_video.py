@@ -101,7 +101,10 @@ def annotated(
 
 
 def _open_writer(path: Path, fps: float, image: np.ndarray) -> cv2.VideoWriter:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}; choose another folder") from error
     height, width = image.shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))
     if not writer.isOpened():
@@ -136,7 +139,6 @@ def track_video(
     if len(result.boxes) > 1:
         found["mean_confidence"] = float(result.confidences[1:].mean())
     if arguments.boxes:
-        arguments.boxes.parent.mkdir(parents=True, exist_ok=True)
         write_result(arguments.boxes.parent, arguments.boxes.stem, result)
         found["boxes"] = str(arguments.boxes.with_suffix(".txt"))
     if arguments.save:

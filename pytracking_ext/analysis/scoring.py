@@ -85,6 +85,7 @@ class Score:
         curves: mean success and precision over the sequences.
         missing: sequences of the benchmark without a result, left out.
         long_term: per sequence what the long-term protocol needs; None in other benchmarks.
+        attributes: names of the challenges in each sequence, where it has any.
     """
 
     total: dict[str, float]

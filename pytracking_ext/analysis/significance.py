@@ -21,18 +21,16 @@ class Interval(NamedTuple):
     high: float
 
 
-def intervals(score: Score, repeats: int = REPEATS, seed: int = 0) -> dict[str, Interval]:
+def intervals(score: Score) -> dict[str, Interval]:
     """Percentile interval of every metric of the total.
 
     Sequences are what a benchmark samples, so they, not frames, are drawn with replacement.
     """
-    samples = score.resampled(_draws(len(score.sequences), repeats, seed))
+    samples = score.resampled(_draws(len(score.sequences)))
     return {metric: _interval(values) for metric, values in samples.items()}
 
 
-def differences(
-    first: Score, second: Score, repeats: int = REPEATS, seed: int = 0
-) -> dict[str, Interval]:
+def differences(first: Score, second: Score) -> dict[str, Interval]:
     """Interval of ``first - second`` per metric, both trackers on the same drawn sequences.
 
     A difference is called real when its interval does not contain 0.
@@ -46,14 +44,14 @@ def differences(
             f"both trackers must have results of the same sequences; {len(only)} differ, "
             f"for example {only[0]}"
         )
-    draws = _draws(len(first.sequences), repeats, seed)
+    draws = _draws(len(first.sequences))
     a, b = first.resampled(draws), second.resampled(draws)
     return {metric: _interval(a[metric] - b[metric]) for metric in a}
 
 
-def _draws(count: int, repeats: int, seed: int) -> NDArray[np.int64]:
-    """(repeats, count): how often each sequence is drawn."""
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), repeats)
+def _draws(count: int) -> NDArray[np.int64]:
+    """(REPEATS, count): how often each sequence is drawn, the same at every call."""
+    return np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), REPEATS)
 
 
 def _interval(values: NDArray) -> Interval:

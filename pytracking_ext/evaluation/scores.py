@@ -13,6 +13,7 @@ from pytracking_ext.analysis.scoring import Score, SequenceTruth, score_benchmar
 from pytracking_ext.analysis.significance import LEVEL, differences, intervals
 from pytracking_ext.analysis.tables import Table
 from pytracking_ext.evaluation.loading import read_predictions
+from srft_plugin.errors import some
 
 
 def ground_truths(
@@ -61,7 +62,7 @@ def total_table(benchmark: str, scores: Mapping[str, Score], bootstrap: bool = F
         if score.missing:
             table.notes.append(
                 f"{label}: {len(score.missing)} of {len(score.missing) + len(score.sequences)} "
-                f"sequences have no result and are left out: {_some(score.missing)}"
+                f"sequences have no result and are left out: {some(score.missing, 5)}"
             )
     add_published(table, benchmark, max(len(score.sequences) for score in scores.values()))
     if bootstrap:
@@ -120,8 +121,3 @@ def _verdicts(scores: Mapping[str, Score]) -> list[str]:
 
 def _percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
-
-
-def _some(names: tuple[str, ...], count: int = 5) -> str:
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more

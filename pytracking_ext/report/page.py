@@ -48,8 +48,10 @@ def write_report(
 
     Returns:
         The page. It needs no other file and no network.
+
+    Raises:
+        UserError: ``out`` cannot be written to.
     """
-    out.mkdir(parents=True, exist_ok=True)
     columns = next(iter(scores.values())).total
     metric = "F" if "F" in columns else next(iter(columns))
     plots, radar = benchmark_plots(scores), _radar(scores, metric)

@@ -28,7 +28,8 @@ def strip(sequence: Sequence, predictions: Mapping[str, Prediction], caption: st
         pictures.append(_data_uri(picture))
         tracks[TRUTH].append(_box(sequence.boxes[index], scale))
         for label, prediction in predictions.items():
-            tracks[label].append(_box(prediction.boxes[index], scale))
+            there = index < len(prediction.boxes)  # some benchmarks score results that end early
+            tracks[label].append(_box(prediction.boxes[index], scale) if there else None)
     film = {"frames": chosen.tolist(), "pictures": pictures, "tracks": tracks}
     return (
         f'<figure class="film"><figcaption><b>{escape(sequence.name)}</b> {escape(caption)}'

@@ -86,6 +86,8 @@ def test_scores_by_attribute(depthtrack, results, tmp_path, capsys, monkeypatch)
     (labels / "bag.txt").write_text("1,0\n")
     (labels / "cup_attribute.txt").write_text("1\n1\n")
     words = ["score", "depthtrack", depthtrack, results, "--attributes", "--format", "json"]
+    assert srft(*words) == 2
+    assert "no attribute labels; give the folder" in capsys.readouterr().err
     assert srft(*words, "--attribute-files", labels) == 0
     _, first, *_ = json.loads(capsys.readouterr().out)
     assert [(row["attribute"], row["sequences"]) for row in first["rows"]] == [
@@ -195,6 +197,7 @@ def test_ctrl_c_keeps_what_was_tracked(parameters, white_square, tmp_path):
         (["--rgb", "{folder}", "--init", "900,2,3,4"], "initial box"),
         (["--rgb", "{empty}", "--init", "1,2,3,4"], "no images in this folder"),
         (["--rgb", "{file}", "--init", "1,2,3,4"], "cannot open this video"),
+        (["--rgb", "{folder}", "--init", "1,2,3,4", "--save", "{file}/x.mp4"], "cannot write"),
     ],
 )
 def test_track_refuses_nonsense(depthtrack, white_tracker, tmp_path, capfd, words, message):
@@ -226,6 +229,9 @@ def test_report_writes_a_page(depthtrack, results, tmp_path, capsys):
     (results / "cup.txt").unlink()
     assert srft("report", "depthtrack", depthtrack, results, "--out", out) == 1
     assert "left out: cup" in (out / "report.html").read_text()
+    file = out / "report.html"
+    assert srft("report", "depthtrack", depthtrack, results, "--out", file / "x") == 2
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(depthtrack, base, tmp_path):

@@ -16,7 +16,8 @@ from pytracking_ext.evaluation.loading import read_predictions
 from pytracking_ext.evaluation.results import TrackResult, write_result
 from pytracking_ext.evaluation.running import track_dataset, track_sequence
 from pytracking_ext.evaluation.scores import score_folder
-from pytracking_ext.run_tracker import evaluate
+from pytracking_ext.parameter.srft import in_engine
+from pytracking_ext.run_tracker import evaluate, network_size
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import UserError
 
@@ -62,6 +63,10 @@ def test_results_of_other_weights_are_not_mixed_in(tmp_path, parameters, sequenc
     assert header["checkpoint"] == str(parameters.checkpoint)
     assert header["versions"]["torch"] and "CPU" in header["device"]
     assert header["parameters_m"] == 1e-6
+
+
+def test_the_engine_leaves_the_size_of_the_network_as_it_is(tiny_parameters):
+    assert network_size(in_engine(tiny_parameters, "int8")) == network_size(tiny_parameters)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]"])

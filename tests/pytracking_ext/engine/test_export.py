@@ -84,7 +84,8 @@ def test_what_torch_cannot_write_as_onnx_is_an_error(small, tmp_path, monkeypatc
 
 def test_torch_export_takes_any_batch(small, tmp_path):
     network = small("vipt256", depth=2, prompts=2, eliminate_at=(1,))
-    path = export(TrackerParameters(network, Path("weights")), tmp_path / "v", "torch-export")
+    path = export(TrackerParameters(network, Path("weights")), tmp_path / "v1.0", "torch-export")
+    assert path.name == "v1.0.pt2"
     extra = {"srft.json": ""}
     program = torch.export.load(path, extra_files=extra)
     assert json.loads(extra["srft.json"])["search_size"] == 64
