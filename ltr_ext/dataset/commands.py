@@ -7,13 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-from ltr_ext.data.events import EVENT_FORMS
+from ltr_ext.data.events import DEFAULT_FORM, EVENT_FORMS
 from srft_plugin.errors import UserError
 
 from .coco import CocoObjects
 from .kinds import KINDS
-
-GENERATED_KINDS = ("depthtrack", "lasher", "visevent")
+from .synthetic.writing import FILES
 
 
 def add_commands(subparsers) -> None:
@@ -48,13 +47,11 @@ def add_commands(subparsers) -> None:
     events.add_argument("name", choices=_event_sets(), metavar="NAME", help="visevent, coesot, ..")
     events.add_argument("root", metavar="ROOT", help="folder of the data set")
     events.add_argument("--split", default="train", help="part to render (default train)")
-    events.add_argument(
-        "--form", choices=EVENT_FORMS, default="colour_polarity", help="representation"
-    )
+    events.add_argument("--form", choices=EVENT_FORMS, default=DEFAULT_FORM, help="representation")
     events.set_defaults(run=run_events)
     summary = "write generated videos in a public layout"
     generate = actions.add_parser("generate", help=summary, description=run_generate.__doc__)
-    generate.add_argument("name", choices=GENERATED_KINDS, metavar="NAME", help="depthtrack, ..")
+    generate.add_argument("name", choices=FILES, metavar="NAME", help="depthtrack, ..")
     generate.add_argument("root", type=Path, metavar="ROOT", help="folder to write the data set to")
     generate.add_argument("--split", choices=("train", "test"), default="train", help="part")
     generate.add_argument("--sequences", type=int, default=40, help="how many (default 40)")
@@ -95,10 +92,13 @@ def run_check(arguments: argparse.Namespace) -> int:
 def run_events(arguments: argparse.Namespace) -> int:
     """Render event images from the streams; 1 when a sequence could not be rendered, else 0."""
     from .event_stream import render_dataset
+    from .index import index_path
     from .registry import open_dataset
 
     data = open_dataset(arguments.name, arguments.root, arguments.split, use_index=False)
     written, problems = render_dataset(data.entries, arguments.form)
+    if written:  # an index from before would leave their sequences out
+        index_path(arguments.root, arguments.name, arguments.split).unlink(missing_ok=True)
     print("\n".join([*problems, f"{written} event images written"]))
     return int(bool(problems))
 

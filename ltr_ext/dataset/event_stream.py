@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ltr_ext.data.events import Events, render_events
+from ltr_ext.data.events import DEFAULT_FORM, Events, render_events
 from srft_plugin.errors import UserError
 
 from .base import Entry, find_path
@@ -140,7 +141,7 @@ def _library(name: str, path: Path) -> ModuleType:
         raise UserError(f"{path}: reading it needs {name}; {remedy}") from error
 
 
-def render_sequence(entry: Entry, form: str = "colour_polarity") -> int:
+def render_sequence(entry: Entry, form: str = DEFAULT_FORM) -> int:
     """Writes the event images that a sequence lacks; returns how many.
 
     Image i shows the events between colour image i - 1 and colour image i, the first those since
@@ -166,7 +167,8 @@ def render_sequence(entry: Entry, form: str = "colour_polarity") -> int:
         )
     target = entry.folder / layout.aux[0].format(name=entry.name)
     partial = target.with_name(f".{target.name}.partial")
-    partial.mkdir(exist_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)  # of a call that was interrupted
+    partial.mkdir()
     start = min(int(stream.events.t[0]), int(stream.frame_times[0]))
     for name, end in zip(names, stream.frame_times.tolist(), strict=True):
         image = render_events(stream.events.between(start, end), stream.shape, form, (start, end))

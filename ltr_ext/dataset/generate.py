@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ltr_ext.data.events import DEFAULT_FORM
+from srft_plugin.errors import UserError
 
 from .kinds import KINDS
 from .registry import find_split
@@ -40,8 +41,13 @@ def generate(
         The folder of the part.
 
     Raises:
-        UserError: unknown kind, or files that cannot be written.
+        UserError: unknown kind, numbers that make no video, or files that cannot be written.
     """
+    if min(count, length) < 1 or seed < 0:
+        raise UserError(
+            f"{count} videos of {length} frames, seed {seed}: expected 1 or more of both and a "
+            "seed from 0 on"
+        )
     split = find_split(kind, part)
     modality = KINDS[kind].layout.modality
     options = options or (RGBD_OPTIONS if modality == "depth" else RGBX_OPTIONS)

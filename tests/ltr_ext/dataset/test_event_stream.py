@@ -11,6 +11,7 @@ from ltr_ext.data.io import read_rgb
 from ltr_ext.dataset import event_stream
 from ltr_ext.dataset.event_stream import EventStream, read_stream, render_sequence
 from ltr_ext.dataset.registry import open_dataset
+from srft_plugin.cli import main
 from srft_plugin.errors import UserError
 
 # tiny.aedat4 (lz4): six events on a sensor of 6x4 pixels, frames at 2000 and 4000 us;
@@ -143,6 +144,25 @@ def test_missing_event_images_are_rendered_from_the_stream(bare, recording):
     assert first[2, 1].tolist() == [30, 30, 200]  # the event at 2000 us belongs to the next frame
     assert second[2, 1].tolist() == [220, 30, 30] and second[3, 0].tolist() == [30, 30, 200]
     assert render_sequence(entry) == 0  # they are there now
+
+
+def test_the_command_says_what_it_cannot_render_and_removes_an_index_from_before(
+    bare, recording, copies, capsys
+):
+    copies.write_images(bare / "test" / "cat" / "vis_imgs", ["frame0000.bmp"])
+    copies.write_visevent(bare / "test" / "dog")
+    left_over = bare / "test" / "bird" / ".event_imgs.partial" / "frame0009.png"
+    left_over.parent.mkdir()
+    left_over.touch()
+    assert main(["data", "check", "visevent", str(bare), "--fix-index"]) == 1
+    assert open_dataset("visevent", bare, "test").names == ["dog"]
+    capsys.readouterr()
+    assert main(["data", "events", "visevent", str(bare), "--split", "test"]) == 1
+    problem, count = capsys.readouterr().out.splitlines()
+    assert "cat: neither event images nor a stream" in problem
+    assert count == "2 event images written"
+    data = open_dataset("visevent", bare, "test")
+    assert data.names == ["bird", "cat", "dog"] and len(data[0]) == 2
 
 
 def test_a_stream_of_other_frames_is_an_error_and_leaves_nothing(bare, recording, copies):

@@ -18,6 +18,15 @@ def test_readers_read_what_is_generated(kind, tmp_path, capsys):
     assert "1 sequences:" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "wrong", [["--length", "0"], ["--sequences", "0"], ["--sequences", "-2"], ["--seed", "-1"]]
+)
+def test_numbers_that_make_no_video_are_errors(wrong, tmp_path, capsys):
+    assert main(["data", "generate", "depthtrack", str(tmp_path / "new"), *wrong]) == 2
+    assert "expected 1 or more" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_layout_that_cannot_be_generated(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["data", "generate", "lahser", str(tmp_path)])
