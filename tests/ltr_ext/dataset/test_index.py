@@ -1,0 +1,110 @@
+"""The index of a data set gives what its folders give, without what cannot be used."""
+
+import numpy as np
+import pytest
+
+from ltr_ext.dataset.index import index_path
+from ltr_ext.dataset.registry import open_dataset
+from srft_plugin.cli import main
+from srft_plugin.errors import UserError
+
+
+def fix_index(name, root) -> int:
+    return main(["data", "check", name, str(root), "--split", "test", "--fix-index"])
+
+
+@pytest.mark.parametrize(
+    "missing", [["depth/00000003.png"], ["color/00000003.jpg", "depth/00000003.png"]]
+)
+def test_boxes_stay_with_their_frames_when_one_is_left_out(write_copy, copies, missing):
+    root = write_copy("depthtrack")
+    for file in missing:
+        (root / "test" / "s2" / file).unlink()
+    fix_index("depthtrack", root)
+    sequence = open_dataset("depthtrack", root, "test")[0]
+    expected = [copies.BOXES[t] for t in (0, 1, 3)]
+    np.testing.assert_array_equal(sequence.boxes, expected)
+    assert list(sequence.frames.rgb_names) == ["00000001.jpg", "00000002.jpg", "00000004.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("rgb", "aux", "kept", "offset"),
+    [
+        # each camera lacks another frame: the natural order alone would shift what lies between
+        ([1, 2, 4, 5, 6, 7, 8], [1, 2, 3, 4, 5, 7, 8], [1, 2, 4, 5, 7, 8], 0),
+        # the cameras count from different numbers, one frame is missing
+        ([0, 1, 2, 3, 4, 5, 6, 7], [1, 2, 4, 5, 6, 7, 8], [0, 1, 3, 4, 5, 6, 7], 1),
+        ([0, 1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 5, 6], 1),
+        # one camera started later
+        ([1, 2, 3, 4, 5, 6, 7, 8], [3, 4, 5, 6, 7, 8], [3, 4, 5, 6, 7, 8], 0),
+    ],
+)
+def test_the_index_pairs_by_number_where_frames_are_missing(
+    tmp_path, copies, rgb, aux, kept, offset
+):
+    folder = tmp_path / "testingset" / "boy"
+    copies.write_images(folder / "visible", [f"v{n:04d}.jpg" for n in rgb])
+    copies.write_images(folder / "infrared", [f"i{n:04d}.jpg" for n in aux])
+    copies.write_rows(folder / "visible.txt", [(t, 2, 12, 9) for t in range(8)])
+    assert fix_index("lasher", tmp_path) == 1
+    sequence = open_dataset("lasher", tmp_path, "test")[0]
+    assert list(sequence.frames.rgb_names) == [f"v{n:04d}.jpg" for n in kept]
+    assert list(sequence.frames.aux_names) == [f"i{n + offset:04d}.jpg" for n in kept]
+    np.testing.assert_array_equal(sequence.boxes[:, 0], [n - rgb[0] for n in kept])
+
+
+@pytest.mark.parametrize("name", ["depthtrack", "lasher", "rgbt234", "visevent", "otb"])
+def test_the_index_gives_what_the_folders_give(write_copy, name):
+    root = write_copy(name)
+    plain = open_dataset(name, root, "test")
+    fix_index(name, root)
+    indexed = open_dataset(name, root, "test")
+    assert type(indexed) is not type(plain) and indexed.names == plain.names
+    for one, other in zip(plain, indexed, strict=True):
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+        assert one.modality == other.modality and one.extra.keys() == other.extra.keys()
+        for t in range(len(one)):
+            assert one.frames.rgb_path(t).samefile(other.frames.rgb_path(t))
+            np.testing.assert_array_equal(one.frames.rgb(t), other.frames.rgb(t))
+
+
+@pytest.mark.parametrize("name", ["depthtrack", "otb"])
+def test_the_index_keeps_attributes_and_serves_a_single_sequence(copies, tmp_path, name):
+    folder = tmp_path / copies.FOLDERS.get(name, ".") / "s1"
+    copies.WRITERS[name][0](folder)
+    for tag, values in (("blur", "0\n1\n0\n0\n"), ("dark", "0\n" * 4), ("fast", "1\n" * 4)):
+        (folder / f"{tag}.tag").write_text(values)
+    (folder / "sequence").write_text("fps=30\nname = s1\n")
+    plain = open_dataset(name, tmp_path, "test")[0]
+    fix_index(name, tmp_path)
+    indexed = open_dataset(name, tmp_path, "test")[0]
+    assert plain.extra == indexed.extra
+    assert plain.extra["attributes"] == ("blur", "fast")
+    assert plain.extra["properties"] == {"fps": "30", "name": "s1"}
+    np.testing.assert_array_equal(plain.boxes, indexed.boxes)
+
+
+def test_the_index_survives_a_move_and_needs_no_listing(write_copy, tmp_path, monkeypatch):
+    root = write_copy("depthtrack")
+    fix_index("depthtrack", root)
+    moved = root.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr("ltr_ext.dataset.base.image_names", None)  # would fail when called
+    data = open_dataset("depthtrack", moved, "test")
+    assert data[1].frames.rgb(0).shape == (30, 40, 3)
+
+
+def test_an_index_of_other_sequences_is_not_used(write_copy, copies, caplog):
+    root = write_copy("depthtrack")
+    fix_index("depthtrack", root)
+    copies.write_rgbd(root / "test" / "s3")
+    assert open_dataset("depthtrack", root, "test").names == ["s2", "s3", "s10"]
+    assert "out of date" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", b"\x93NUMPY"])
+def test_a_damaged_index_is_an_error(write_copy, content):
+    root = write_copy("depthtrack")
+    fix_index("depthtrack", root)
+    index_path(root, "depthtrack", "test").write_bytes(content)
+    with pytest.raises(UserError, match="not a usable index"):
+        open_dataset("depthtrack", root, "test")
