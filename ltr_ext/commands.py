@@ -70,7 +70,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _env(arguments: argparse.Namespace) -> int:
     """Show or set the paths of data sets, workspace and results."""
-    from ltr_ext.admin.environment import environment, read_settings, set_path, settings_file
+    from ltr_ext.admin.environment import KEYS, environment, lookup, set_path, settings_file
     from srft_plugin.errors import UserError
 
     if arguments.action == "set":
@@ -81,11 +81,13 @@ def _env(arguments: argparse.Namespace) -> int:
             )
         print(f"written to {set_path(arguments.key, arguments.path)}")
         return 0
+    paths = environment()
     shown = {
         "settings file": str(settings_file()),
-        **dict(sorted(read_settings().items())),
-        "workspace_dir": str(environment().workspace_dir),
-        "results_dir": str(environment().results_dir),
+        **{key: path for key in KEYS if (path := lookup(key))},
+        "workspace_dir": str(paths.workspace_dir),
+        "results_dir": str(paths.results_dir),
+        "pretrained_dir": str(paths.pretrained_dir),
     }
     if arguments.json:
         print(json.dumps(shown, indent=2))

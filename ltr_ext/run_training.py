@@ -9,6 +9,7 @@ The same command resumes a run that was stopped. Results are in
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
@@ -88,7 +89,7 @@ def train(
     if recipe.validation:
         samples, seed = recipe.validation_samples, recipe.seed + 2
         pairs = training_pairs(recipe, recipe.validation, network, samples, seed)
-        part = min(share, max(samples // processes.count, 1))
+        part = even_batch(max(samples // processes.count, 1), share)
         validation = _loader(recipe, pairs, part, 0, samples, processes, device)
     if processes.is_first:
         print(f"what trains:\n{trainable_table(network)}")
@@ -201,12 +202,11 @@ def run_prior(
             "none; name a checkpoint, or take regularizer=none"
         )
     file = folder / PRIORS[kind]
-    if processes.is_first and not _has_prior(file, kind, recipe, base):
-        if recipe.prior is None:
-            prior = source_prior(recipe, base, device, kind)
-        else:
-            prior = given_prior(recipe, base, kind)
-        atomic_write(file, prior.save)
+    if processes.is_first:
+        if recipe.prior is not None:
+            atomic_write(file, given_prior(recipe, base, kind).save)
+        elif not _has_prior(file, kind, recipe, base):
+            atomic_write(file, source_prior(recipe, base, device, kind).save)
     processes.wait()
     names = [name for name, _ in network.named_parameters()]
     parameters = {name: network.base_name(name) for name in names}
@@ -215,12 +215,18 @@ def run_prior(
 
 
 def _has_prior(file: Path, kind: type[Prior], recipe: Recipe, base: TrackingNetwork) -> bool:
-    """Whether ``file`` holds the prior of these weights, from an earlier start of the run."""
+    """Whether ``file`` holds what ``source_prior`` would make, from an earlier start of the run."""
     if not file.exists():
         return False
-    found = kind.load(file).metadata
-    same_weights = found.get("weights_sha256") == weights_sha256(base)
-    return same_weights and (kind is DiagonalFisher or found.get("top_k") == str(recipe.top_k))
+    size = _prior_batch(recipe, kind)
+    wanted = {
+        "weights_sha256": weights_sha256(base),
+        "data": " ".join(recipe.source),
+        "samples": str(recipe.prior_samples // size * size),
+    }
+    if kind is Prior:
+        wanted["top_k"] = str(recipe.top_k)
+    return wanted.items() <= kind.load(file).metadata.items()
 
 
 def given_prior(recipe: Recipe, base: TrackingNetwork, kind: type[Prior]) -> Prior:
@@ -247,8 +253,7 @@ def source_prior(
 ) -> Prior:
     """Prior sensitivity of the base tracker on the recipe's RGB data (III-B.1), by ``method``."""
     data = training_pairs(recipe, recipe.source, base, recipe.prior_samples, recipe.seed + 1)
-    size = 1 if kind is DiagonalFisher else min(PRIOR_BATCH, recipe.prior_samples)
-    loader = make_loader(data, size, workers=recipe.workers)
+    loader = make_loader(data, _prior_batch(recipe, kind), workers=recipe.workers)
     batches = (
         to_device(batch, device) for batch in tqdm(loader, desc="prior sensitivity", disable=None)
     )
@@ -261,6 +266,15 @@ def source_prior(
         )
     base.cpu()
     return prior
+
+
+def _prior_batch(recipe: Recipe, kind: type[Prior]) -> int:
+    return 1 if kind is DiagonalFisher else even_batch(recipe.prior_samples, PRIOR_BATCH)
+
+
+def even_batch(samples: int, most: int) -> int:
+    """Size of the fewest batches that hold ``samples``, ``most`` in each, all but a few of them."""
+    return samples // math.ceil(samples / most)
 
 
 def run_in_host(recipe: Recipe, settings: Any) -> None:

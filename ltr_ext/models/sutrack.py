@@ -7,7 +7,7 @@ tokens; the CLIP text tower that makes them is apart (``text.SentenceEncoder``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class SUTrackSpec(NetworkSpec):
 
     def two_branch(self) -> SUTrackSpec:
         """The spec of the two-branch network on this one."""
-        return SUTrackSpec(**asdict(self) | {"name": f"two_branch_{self.name}"})
+        return replace(self, name=f"two_branch_{self.name}")
 
     @property
     def fuse_after(self) -> tuple[int, ...]:

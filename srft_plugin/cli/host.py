@@ -99,20 +99,22 @@ def _device() -> list[Check]:
 
 
 def _paths() -> list[Check]:
-    from ltr_ext.admin.environment import KEYS, environment, lookup, settings_file
+    from ltr_ext.admin.environment import DATASETS, environment, lookup, settings_file
 
     settings = environment()
     checks = [
         ("settings file", str(settings_file()), ""),
         ("workspace_dir", str(settings.workspace_dir), ""),
         ("results_dir", str(settings.results_dir), ""),
+        ("pretrained_dir", str(settings.pretrained_dir), ""),
     ]
-    for key in KEYS[2:]:
+    for dataset in DATASETS:
+        key = f"{dataset}_dir"
         if lookup(key) is None:
             checks.append((key, NOT_SET, f"srft env set {key} PATH, if you use it"))
             continue
         try:
-            checks.append((key, str(settings.get(key.removesuffix("_dir"))), ""))
+            checks.append((key, str(settings.get(dataset)), ""))
         except UserError as error:
             checks.append((key, "wrong", str(error)))
     return checks

@@ -148,18 +148,40 @@ def test_head_and_positions_stay_and_the_rest_moves(base, tmp_path):
     assert {"backbone.blocks_aux.0.attn.qkv.weight", "backbone.fusion.3.mlp.fc2.bias"} <= moved
 
 
-def test_prior_of_other_weights_is_not_reused(base, tmp_path):
-    recipe = TUNE.override([f"base={base}", "epochs=1"])
-    run_training.train(recipe, tmp_path / "first")
-    other = tmp_path / "other.safetensors"
-    torch.manual_seed(2)
-    save_network(build_network("ostrack_tiny"), other)
-    (tmp_path / "second").mkdir()
-    prior = "prior.safetensors"
-    (tmp_path / "second" / prior).write_bytes((tmp_path / "first" / prior).read_bytes())
-    run_training.train(recipe.override([f"base={other}"]), tmp_path / "second")
-    first, second = (Prior.load(tmp_path / run / prior).metadata for run in ("first", "second"))
-    assert first["weights_sha256"] != second["weights_sha256"]
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],  # but other weights
+        ["source=synthetic_rgbd"],
+        ["prior_samples=12"],
+        ["top_k=3"],
+        ["prior=given.safetensors"],
+    ],
+)
+def test_prior_of_other_weights_or_settings_is_not_reused(base, tmp_path, monkeypatch, changes):
+    """A run that ended before its first checkpoint may begin again with others."""
+    monkeypatch.chdir(tmp_path)
+    device, network = torch.device("cpu"), load_network(base)
+
+    def prior(recipe):
+        return run_training.run_prior(recipe, network, network, tmp_path, device, Processes())
+
+    recipe = TUNE.override(["prior_samples=14"])
+    run_training.source_prior(TUNE, network, device).save("given.safetensors")
+    first, again = prior(recipe), prior(recipe)
+    if not changes:
+        network.backbone.pos_embed_x.data.mul_(2)
+    other = prior(recipe.override(changes))
+    name = "backbone.blocks.0.attn.qkv"
+    assert torch.equal(first.spectra[name], again.spectra[name])
+    assert not torch.equal(first.spectra[name], other.spectra[name])
+    monkeypatch.setattr(run_training, "source_prior", None)  # would fail if it were called
+    assert torch.equal(prior(recipe.override(changes)).spectra[name], other.spectra[name])
+
+
+def test_batches_are_as_many_as_needed_and_even():
+    sizes = [run_training.even_batch(*pair) for pair in ((512, 192), (6, 4), (3, 16), (64, 16))]
+    assert sizes == [170, 3, 3, 16]
 
 
 @pytest.mark.parametrize("regularizer", ["srft:transfer", "l2sp", "ewc"])
@@ -241,10 +263,3 @@ def test_two_processes_with_half_the_batch_equal_one(base, tmp_path):
 
     assert len(losses("one")) == 2
     assert losses("two") == pytest.approx(losses("one"), rel=1e-5)
-
-
-def test_batch_that_cannot_be_shared_is_refused():
-    with pytest.raises(
-        UserError, match="batch_size 10 cannot be shared by 4 processes.*such as 12"
-    ):
-        Processes(0, 4).share(10)

@@ -140,15 +140,21 @@ def test_a_run_goes_on_once_the_disk_has_room_again(mini, tmp_path, monkeypatch)
 
 
 def test_a_run_killed_while_it_wrote_its_first_checkpoint_begins_again(mini, tmp_path, monkeypatch):
+    replace = os.replace
+
     def killed(partial, path):
-        raise SystemExit
+        if path.suffix == ".pt":
+            raise SystemExit
+        replace(partial, path)
 
     monkeypatch.setattr(os, "replace", killed)
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # no time to tidy up
     with pytest.raises(SystemExit):
         CheckpointFolder(tmp_path).save(1, {"epoch": 1})
     monkeypatch.undo()
+    hash_alone, partial = sorted(tmp_path.iterdir(), key=lambda file: file.suffix, reverse=True)
+    assert (hash_alone.suffix, partial.suffix) == (".sha256", ".partial")
     assert CheckpointFolder(tmp_path).load_newest() is None
-    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
 
 
 def test_changed_settings_are_listed_and_taken_on_when_told(mini, tmp_path):

@@ -60,7 +60,7 @@ def test_help_and_settings_do_not_wait_for_torch():
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-def test_env_set_and_show(tmp_path, capsys):
+def test_env_set_and_show(tmp_path, capsys, monkeypatch):
     assert main(["env", "set", "workspace_dir", str(tmp_path / "runs")]) == 0
     assert main(["env", "show"]) == 0
     assert f"workspace_dir: {tmp_path / 'runs'}" in capsys.readouterr().out
@@ -68,6 +68,11 @@ def test_env_set_and_show(tmp_path, capsys):
     shown = json.loads(capsys.readouterr().out)
     assert shown["workspace_dir"] == str(tmp_path / "runs")
     assert shown["results_dir"] == str(tmp_path / "runs" / "results")
+    assert main(["env", "set", "lasher_dir", str(tmp_path / "file")]) == 0
+    monkeypatch.setenv("SRFT_LASHER_DIR", "/variable")
+    capsys.readouterr()
+    assert main(["env", "show"]) == 0
+    assert "lasher_dir: /variable\n" in capsys.readouterr().out  # the path that counts
     assert main(["env", "set", "workspace_dir"]) == 2
 
 
@@ -79,6 +84,7 @@ def test_doctor_reports_what_is_there_and_what_is_not(tmp_path, capsys):
     report = {row["check"]: row for row in json.loads(capsys.readouterr().out)}
     assert report["torch"]["found"][0].isdigit() and not report["torch"]["remedy"]
     assert report["depthtrack_dir"]["remedy"].startswith("srft env set depthtrack_dir")
+    assert report["pretrained_dir"]["found"].endswith("pretrained")
     assert report[f"link of {tmp_path}"]["found"] == "0 of 5 files"
     assert "ltr/admin/local.py" not in report
     assert "set your paths" in report["pytracking/evaluation/local.py"]["remedy"]
