@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from pytracking_ext.commands import add_format, positive
 
 from .workspace import BENCHMARKS
@@ -135,7 +137,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         )
         if outcome.rgb_only:
             state += f", {outcome.rgb_only} without depth"
-        left = time.strftime("%H:%M:%S", time.gmtime(elapsed / done * max(0, total - done)))
+        left = tqdm.format_interval(elapsed / done * (total - done))
         line = f"[{done}/{total}, {left} left] {outcome.tracker} {outcome.sequence}: {state}"
         print(line, flush=True)
 

@@ -76,10 +76,10 @@ def claim_results(
         existing = read_record(record)
         changed = sorted(k for k in identity | existing if identity.get(k) != existing.get(k))
         problem = f"were made with another {', '.join(changed)}" if changed else None
-    else:
-        unrecorded = any(folder.rglob("*.bin")) and not adopt
+    elif any(folder.rglob("*.bin")) and not adopt:
         problem = "do not say which checkpoint made them (plain `vot evaluate`)"
-        problem = problem if unrecorded else None
+    else:
+        problem = None
     if problem and not (force and shard == WHOLE):
         raise UserError(
             f"the results in {folder} {problem}; give the tracker another name (`srft vot init "

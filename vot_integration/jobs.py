@@ -62,7 +62,7 @@ def run_tasks(
                 job = busy[connection]
                 try:
                     outcome = job.receive()
-                except EOFError:
+                except (EOFError, ConnectionError):
                     error = f"the evaluation process died (exit code {job.stop()})"
                     for task in job.unfinished:
                         yield Outcome(task.tracker, task.sequence, 0, 0.0, error=error)
@@ -131,7 +131,7 @@ class _Job:
         """The next outcome.
 
         Raises:
-            EOFError: the process has died.
+            EOFError, ConnectionError: the process has died.
             UserError: it cannot use the workspace or the tracker.
         """
         outcome = self.connection.recv()

@@ -98,7 +98,7 @@ def read_run(folder: Path, run: Run) -> tuple[np.ndarray, np.ndarray | None]:
     _check_length(path, len(boxes), run)
     path = folder / f"{run.name}_confidence.value"
     if path.is_file():
-        *lines, rest = path.read_text(encoding="utf-8").split("\n")
+        *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
         if rest:
             raise UserError(f"{path} is truncated; track the sequence again")
         try:

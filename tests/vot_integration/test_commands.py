@@ -35,7 +35,7 @@ def test_from_data_to_figures(srft, data_set, tmp_path):
 
     status, out, _ = srft("evaluate", directory)
     assert status == 0
-    assert "[6/6, 00:00:00 left]" in out
+    assert "[6/6, 00:00 left]" in out
     assert "6 sequences, 144 frames" in out
     status, out, _ = srft("evaluate", directory)
     assert out.count("done before") == 6

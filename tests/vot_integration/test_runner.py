@@ -107,7 +107,7 @@ def test_only_what_is_missing_or_damaged_is_made_again(make_workspace, benchmark
     (folder, run), (folder2, run2), (folder3, run3) = spoiled
     os.remove(folder / f"{run.name}_confidence.value")
     os.truncate(folder2 / f"{run2.name}.bin", 40)
-    os.truncate(folder3 / f"{run3.name}_confidence.value", 30)
+    (folder3 / f"{run3.name}_confidence.value").write_bytes(b"\n\xff")
     with pytest.raises(UserError, match="3 runs of blob are missing or damaged"):
         analyse(workspace)
     frames = sum(outcome.frames for outcome in evaluate(workspace))
@@ -186,6 +186,17 @@ def test_a_job_that_dies_is_a_failure(make_workspace):
     ) as failure:
         evaluate(workspace, gpus=["0"])  # one job; `b` is its first sequence
     assert "1 of 3 sequences failed" in str(failure.value)
+
+
+def test_a_script_that_its_jobs_cannot_import_is_a_failure(make_workspace):
+    """Without the guard of multiprocessing, jobs die before they have read their first task."""
+    workspace = make_workspace()
+    script = workspace.directory / "run.py"
+    script.write_text(
+        "import sys\nfrom vot_integration.runner import evaluate\nevaluate(sys.argv[1], jobs=2)\n"
+    )
+    done = subprocess.run([sys.executable, script, workspace.directory], capture_output=True)
+    assert b"the evaluation process died (exit code 1)" in done.stderr.splitlines()[-1]
 
 
 def test_results_of_another_checkpoint_are_not_mixed(make_workspace, tmp_path):
