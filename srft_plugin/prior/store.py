@@ -60,7 +60,8 @@ class Prior:
     def save(self, path: str | Path) -> None:
         """Write a safetensors file: one tensor per operation, the rest as metadata."""
         entries = self.metadata | {"format": "srft-prior-1", "shapes": json.dumps(self.shapes)}
-        save_file({name: s.contiguous() for name, s in self.spectra.items()}, path, entries)
+        # Operations of a renamed prior may share a spectrum, which the format does not allow.
+        save_file({name: s.clone() for name, s in self.spectra.items()}, path, entries)
 
     @classmethod
     def load(cls, path: str | Path) -> Prior:

@@ -45,13 +45,15 @@ def test_ranks_are_percentiles_over_the_trainable_operations_with_a_prior(tracke
     assert not {"head.0", "head.1", "out"} & set(bound.operations)
 
 
-def test_new_and_copied_operations_follow_the_mapping(prior):
+def test_new_and_copied_operations_follow_the_mapping(prior, tmp_path):
     network = nn.ModuleDict({"a": nn.Linear(8, 24), "b": nn.Linear(8, 24), "new": nn.Linear(3, 3)})
     renamed = prior.renamed({"a": "blocks.0.qkv", "b": "blocks.0.qkv", "new": None})
     bound = renamed.bind(network)
     assert bound.ranks == {"a": 0.5, "b": 0.5}
     groups = bound.partition(network.parameters())
     assert [rank for _, rank in groups] == [0.5, 0.5, 0.0]
+    renamed.save(tmp_path / "renamed.safetensors")
+    assert Prior.load(tmp_path / "renamed.safetensors").bind(network).ranks == bound.ranks
     with pytest.raises(UserError, match="no operations blocks.9.qkv"):
         prior.renamed({"a": "blocks.9.qkv"})
 
