@@ -60,7 +60,7 @@ def link(checkout: Path) -> list[Path]:
     Raises:
         UserError: not a pytracking checkout, or a file that is not ours is in the way.
     """
-    _check(checkout)
+    current = linked(checkout)
     foreign = [path for path in _present(checkout) if not _is_ours(path)]
     if foreign:
         raise UserError(
@@ -69,11 +69,11 @@ def link(checkout: Path) -> list[Path]:
         )
     written = []
     for name, code in SHIMS.items():
-        path, text = checkout / name, f"{MARK}\n{code}"
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
+        if name in current:
             continue
+        path = checkout / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(f"{MARK}\n{code}", encoding="utf-8")
         written.append(path)
     _exclude(checkout)
     return written

@@ -44,8 +44,8 @@ class SRFT(optim.Optimizer):
         ranking: how gradients are ranked: ``"sampled"`` (histogram of some 33,000 elements of an
             operation, within 2 % in rank), ``"histogram"`` (of all, within 0.5 %) or ``"exact"``
             (sort; a hundred times slower). Small operations are always sorted.
-        fused: update the large operations of a plain AdamW by a kernel of torch.compile, in one
-            pass over memory. The first steps wait for the compiler, which a CPU needs for C++.
+        fused: step a plain AdamW by kernels of one pass over memory: on a CPU its large operations,
+            by torch.compile, whose C++ compiler the first steps wait for; on a GPU by Triton.
 
     Raises:
         UserError: a value out of range, a mode that needs a prior without one, or parameters that

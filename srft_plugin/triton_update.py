@@ -210,9 +210,7 @@ def _by_rank(
     ends = list(accumulate((len(o.parameters) for o in operations), initial=0))
     sizes = (operation.elements() for operation in operations)
     rows = on_device(list(zip(ends, ends[1:], sizes, strict=False)), tensors.device)
-    constants = on_device(
-        [sensitivity.constant(operation) for operation in operations], tensors.device
-    )
+    constants = [sensitivity.constant(operation) for operation in operations]
     update_by_rank[len(blocks),](
         tensors,
         settings,

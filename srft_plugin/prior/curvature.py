@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from srft_plugin.errors import UserError, unknown
 from srft_plugin.prior.capture import LossFn, checked_losses, only_requires_grad
@@ -237,7 +238,7 @@ def finite_difference_spectra(
         raise UserError(f"{probes} probes give {probes} values, top_k is {top_k}")
     network = copy.deepcopy(network)
     if dtype is not None:
-        network, batches = network.to(dtype), [_cast(batch, dtype) for batch in batches]
+        network, batches = network.to(dtype), tree_map(partial(_cast, dtype=dtype), batches)
     generator = torch.Generator().manual_seed(seed)
     named = dict(network.named_parameters())
     samples = _count(network, loss_fn, batches)
@@ -290,11 +291,5 @@ def _count(network: nn.Module, loss_fn: LossFn, batches: list[Any]) -> int:
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """Floating-point tensors inside dicts, lists and tuples as ``dtype``."""
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, dict):
-        return {key: _cast(item, dtype) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_cast(item, dtype) for item in value)
-    return value
+    """A floating-point tensor as ``dtype``, anything else as it is."""
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
-from srft_plugin import SRFT, bind_operations, kernels
+from srft_plugin import SRFT, UserError, bind_operations, kernels
 from srft_plugin.reference import srft_step_reference
 from srft_plugin.transfer import BINS, histogram, magnitude_bins, percentile_rank, sample
 
@@ -136,7 +136,7 @@ def test_what_the_kernels_cannot_step_takes_the_general_path(monkeypatch):
 
 def test_a_machine_without_triton_is_told(monkeypatch):
     monkeypatch.setattr(kernels, "find_spec", lambda name: None)
-    with pytest.raises(Exception, match="needs Triton on a GPU.*leave fused out"):
+    with pytest.raises(UserError, match="needs Triton on a GPU.*leave fused out"):
         SRFT(AdamW(small_network().parameters()), None, 5, mode="transfer", fused=True)
 
 
