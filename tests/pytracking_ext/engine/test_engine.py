@@ -1,10 +1,8 @@
 """The engine answers what the network answers."""
 
-import contextlib
 import copy
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +16,6 @@ from ltr_ext.models.checkpoint import load_network
 from ltr_ext.models.two_branch import two_branch_from
 from pytracking_ext.analysis.metrics import overlap
 from pytracking_ext.engine import Engine, packed, quantised
-from pytracking_ext.engine.graph import WARM_UP, Graphed
-from pytracking_ext.engine.precision import usable_dtype
-from pytracking_ext.engine.recall import Recall
 from pytracking_ext.parameter.srft import TrackerParameters, in_engine, load
 from pytracking_ext.parameter.srft.default_rgb import WEIGHTS
 from pytracking_ext.tracker.srft import SRFTTracker
@@ -43,6 +38,14 @@ def difference(answer, reference):
     return max((answer[name] - reference[name]).abs().max().item() for name in MAPS)
 
 
+def assert_near(network, answer, reference):
+    """As near as a low precision allows, but not the same."""
+    # UnTrack swaps tokens by rank: among near equals another one, with a large change there.
+    bound = 0.5 if network.spec.name == "untrack256" else 0.1
+    changed = (answer["score_map"] - reference["score_map"]).abs()
+    assert 0 < changed.mean() < bound * reference["score_map"].std()
+
+
 @torch.inference_mode()
 def test_same_maps_and_boxes_for_every_family(family, images):
     network, engine = family, Engine(family)
@@ -61,12 +64,9 @@ def test_same_maps_and_boxes_for_every_family(family, images):
 def test_low_precision_is_near_for_every_family(precision, family_keeping_all, images):
     network = family_keeping_all
     inputs = images(network, 2, 1)
-    answer, reference = Engine(network, precision)(*inputs), network(*inputs)
+    answer = Engine(network, precision)(*inputs)
     assert all(answer[key].dtype == torch.float32 for key in MAPS)
-    # UnTrack swaps tokens by rank: among near equals another one, with a large change there.
-    bound = 0.5 if network.spec.name == "untrack256" else 0.1
-    changed = (answer["score_map"] - reference["score_map"]).abs()
-    assert 0 < changed.mean() < bound * reference["score_map"].std()
+    assert_near(network, answer, network(*inputs))
 
 
 @torch.inference_mode()
@@ -87,10 +87,8 @@ def test_packed_layers_answer_alike_for_every_family(
     answer, expected = engine(*inputs), network(*inputs)
     if precision == "float32":
         assert difference(answer, expected) < 1e-5
-        return
-    bound = 0.5 if network.spec.name == "untrack256" else 0.1  # as above
-    changed = (answer["score_map"] - expected["score_map"]).abs()
-    assert 0 < changed.mean() < bound * expected["score_map"].std()
+    else:
+        assert_near(network, answer, expected)
 
 
 def test_what_depends_on_the_template_alone_is_computed_once(small, images):
@@ -105,20 +103,6 @@ def test_what_depends_on_the_template_alone_is_computed_once(small, images):
     assert seen == [32, 64, 64]
     engine(template.clone(), search)
     assert seen == [32, 64, 64, 32, 64]
-
-
-def test_answers_stay_where_a_recording_reads_them():
-    """A CUDA graph of each batch size goes on reading the memory that it was recorded with."""
-    memory = Recall(lambda image: image.flatten(1) + 1, size=4)
-    memory.learning = True
-
-    def learned(batch, value):
-        memory.turn = 0
-        return memory(torch.full((batch, 3, 4, 4), value))
-
-    first = learned(2, 1.0)
-    assert learned(1, 5.0).unique() == 6
-    assert learned(2, 7.0) is first and first.unique() == 8
 
 
 def test_the_network_itself_is_untouched(small, images):
@@ -275,22 +259,6 @@ def test_a_precision_that_the_device_lacks_falls_back_with_one_warning(
     assert difference(engine(*inputs), network(*inputs)) < 1e-5
 
 
-def test_a_gpu_without_bfloat16_falls_back_with_one_warning(caplog, monkeypatch):
-    gpu = torch.device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: False)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GTX 1080")
-    assert usable_dtype("bfloat16", gpu) == torch.float32
-    assert [record.message for record in caplog.records] == [
-        "bfloat16 is slow or absent here (GTX 1080 has no bfloat16 arithmetic); running in float32"
-    ]
-    assert usable_dtype("float16", gpu) == torch.float16
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: True)
-    assert usable_dtype("bfloat16", gpu) == torch.bfloat16
-    assert len(caplog.records) == 1
-    assert usable_dtype("int8", gpu) == torch.float32
-    assert "int8 is for CPUs" in caplog.records[1].message
-
-
 def test_images_of_another_shape_are_errors_and_leave_the_engine_usable(small, images):
     network = small("two_branch_ostrack256")
     engine = Engine(network)
@@ -360,57 +328,3 @@ def test_a_recording_on_a_gpu_answers_what_the_network_answers(
             inputs[1] = images(network, 1, 10 + turn)[1].cuda()
             assert difference(engine(*inputs), network(*inputs)) < 1e-3
     assert len(engine._graphed._recordings) == 1
-
-
-class OnGPU(torch.Tensor):
-    """Says that it is on a GPU."""
-
-    is_cuda = True
-
-
-def test_a_shape_is_recorded_once_after_warming_up_and_reads_its_own_inputs(monkeypatch):
-    events, seen = [], []
-
-    @contextlib.contextmanager
-    def capture(graph, stream):
-        events.append("capture")
-        yield
-        events.append("captured")
-
-    stream = SimpleNamespace(wait_stream=lambda other: events.append("wait"))
-    for name, stand_in in (
-        ("Stream", lambda: stream),
-        ("current_stream", lambda: stream),
-        ("stream", lambda side: contextlib.nullcontext()),
-        ("CUDAGraph", lambda: SimpleNamespace(replay=lambda: events.append("replay"))),
-        ("graph", capture),
-    ):
-        monkeypatch.setattr(torch.cuda, name, stand_in)
-
-    def function(value):
-        events.append("call")
-        seen.append(value)
-        return 2 * value
-
-    graphed = Graphed(function)
-    recording = ["wait", *["call"] * WARM_UP, "wait", "capture", "call", "captured"]
-    first = torch.ones(2).as_subclass(OnGPU)
-    answer = graphed(first)
-    assert events == [*recording, "replay"]
-    assert seen[-1] is not first and seen[-1].tolist() == [1, 1]
-    assert graphed(torch.full((2,), 5.0).as_subclass(OnGPU)) is answer
-    assert events == [*recording, "replay", "replay"] and seen[-1].tolist() == [5, 5]
-    graphed(torch.ones(3).as_subclass(OnGPU))
-    assert events == [*recording, "replay", "replay", *recording, "replay"]
-
-
-def test_a_recording_that_fails_is_left_out_with_one_warning(monkeypatch, caplog):
-    def refuse(self, inputs):
-        raise RuntimeError("driver too old")
-
-    monkeypatch.setattr(Graphed, "_record", refuse)
-    double = Graphed(lambda value: 2 * value)
-    value = torch.ones(2).as_subclass(OnGPU)
-    assert double(value).tolist() == double(value).tolist() == [2, 2]
-    assert len(caplog.records) == 1
-    assert "no CUDA graph can be recorded (driver too old)" in caplog.text
