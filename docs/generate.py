@@ -24,8 +24,11 @@ def recipes_page() -> str:
     defaults = Recipe(network="", datasets=("",))
     lines = [
         "# Recipes and settings",
+        "",
         "`srft train CONFIG key=value ...` trains a recipe with some of its settings changed.",
+        "",
         "## Recipes",
+        "",
         "| config | network | data | base | regularizer | trains | other settings |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -40,13 +43,13 @@ def recipes_page() -> str:
         ]
         cells = [_text(getattr(recipe, field)) for field in shown]
         lines.append(f"| `{name}` | {' | '.join(cells)} | {' '.join(changed)} |")
-    lines += ["", "## Settings", "| setting | default | meaning |", "| --- | --- | --- |"]
+    lines += ["", "## Settings", "", "| setting | default | meaning |", "| --- | --- | --- |"]
     meanings = setting_meanings()
     for field in dataclasses.fields(Recipe):
         required = field.default is dataclasses.MISSING
         default = "required" if required else f"`{_text(field.default)}`"
         lines.append(f"| `{field.name}` | {default} | {meanings[field.name]} |")
-    return "\n".join(lines[:3]) + "\n\n" + "\n".join(lines[3:]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def setting_meanings() -> dict[str, str]:

@@ -14,7 +14,7 @@ FARTHEST = 10_000  # millimetres; beyond it consumer depth cameras measure nothi
 
 
 def depth_range(depth: np.ndarray) -> tuple[int, int]:
-    """Smallest depth and the clip min(3 * median, 10000), both of the whole (H, W) frame.
+    """Smallest and largest depth of the whole (H, W) frame, clipped at min(3 * median, 10000).
 
     Zeros, the holes of the sensor, count: the released RGB-D trackers were trained that way.
     """

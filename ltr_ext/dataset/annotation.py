@@ -59,6 +59,9 @@ def numbered_lines(path: str | os.PathLike, gaps: bool = False) -> list[tuple[in
     anywhere.
 
     A blank line between two rows is an error otherwise: it would move all later rows by one frame.
+
+    Raises:
+        UserError: the file is absent, empty, no text, or has a blank line where none may be.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")

@@ -96,6 +96,8 @@ class SyntheticStills:
 
     Args:
         scenes: number of scenes; each takes ``moments * height * width * 3`` bytes.
+        seed: two data sets with different seeds share no scene.
+        options: what the scenes contain.
         targets: sequences per scene; sequence i has object ``i % targets`` of its scene for a
             target, or the main one where that cannot be seen twice.
         moments: frames of each scene, evenly spread over it.
