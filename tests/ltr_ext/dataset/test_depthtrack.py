@@ -2,7 +2,6 @@
 
 import pickle
 
-import cv2
 import numpy as np
 import pytest
 
@@ -10,40 +9,26 @@ from ltr_ext.dataset.files import image_names
 from ltr_ext.dataset.registry import open_dataset
 from srft_plugin.errors import UserError
 
-LENGTH = 5
-
-
-def write_sequence(folder, length=LENGTH):
-    (folder / "color").mkdir(parents=True)
-    (folder / "depth").mkdir()
-    for t in range(1, length + 1):
-        cv2.imwrite(str(folder / "color" / f"{t:08d}.jpg"), np.full((24, 32, 3), 10 * t, np.uint8))
-        depth = np.full((24, 32), 1000 + t, np.uint16)
-        depth[:, 16:] = 3000
-        cv2.imwrite(str(folder / "depth" / f"{t:08d}.png"), depth)
-    rows = [f"{t},{2 * t},8,6" for t in range(1, length + 1)]
-    rows[1] = "nan,nan,nan,nan"
-    (folder / "groundtruth.txt").write_text("\n".join(rows) + "\n")
-    return folder
-
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path, copies):
     for name in ("ball10", "ball2"):
-        write_sequence(tmp_path / "train" / name)
+        copies.write_rgbd(tmp_path / "train" / name)
+    rows = [copies.BOXES[0], ["nan"] * 4, *copies.BOXES[2:]]
+    copies.write_rows(tmp_path / "train" / "ball2" / "groundtruth.txt", rows)
     return tmp_path
 
 
-def test_a_sequence_reads_as_it_was_written(root):
+def test_a_sequence_reads_as_it_was_written(root, copies):
     data = open_dataset("depthtrack", root, "train")
     assert data.names == ["ball2", "ball10"]
     sequence = data[0]
-    assert (sequence.name, sequence.modality, len(sequence)) == ("ball2", "depth", LENGTH)
-    np.testing.assert_array_equal(sequence.visible, [True, False, True, True, True])
-    np.testing.assert_array_equal(sequence.boxes[3], [4, 8, 8, 6])
-    assert abs(int(sequence.frames.rgb(2).mean()) - 30) <= 1
+    assert (sequence.name, sequence.modality, len(sequence)) == ("ball2", "depth", 4)
+    np.testing.assert_array_equal(sequence.visible, [True, False, True, True])
+    np.testing.assert_array_equal(sequence.boxes[3], copies.BOXES[3])
+    assert abs(int(sequence.frames.rgb(2).mean()) - 60) <= 1
     aux = sequence.frames.aux(2)
-    assert aux.shape == (24, 32, 3) and not np.array_equal(aux[0, 0], aux[0, -1])
+    assert aux.shape == (30, 40, 3) and not np.array_equal(aux[0, 0], aux[0, -1])
 
 
 def test_the_folder_of_the_sequences_itself_may_be_given(root):
@@ -70,7 +55,7 @@ def test_hidden_files_and_others_are_no_frames(root):
     folder = root / "train" / "ball2" / "color"
     (folder / "._00000001.jpg").write_bytes(b"x")
     (folder / "Thumbs.db").write_bytes(b"x")
-    assert len(image_names(folder)) == LENGTH
+    assert len(image_names(folder)) == 4
 
 
 def remove_depth_frame(folder):
@@ -90,15 +75,15 @@ def shorten_annotation(folder):
 
 
 def lengthen_annotation(folder):
-    (folder / "groundtruth.txt").write_text("1,2,3,4\n" * (LENGTH + 1))
+    (folder / "groundtruth.txt").write_text("1,2,3,4\n" * 5)
 
 
 def blank_annotation(folder):
-    (folder / "groundtruth.txt").write_text("nan,nan,nan,nan\n" * LENGTH)
+    (folder / "groundtruth.txt").write_text("nan,nan,nan,nan\n" * 4)
 
 
 def drop_column(folder):
-    (folder / "groundtruth.txt").write_text("1,2,3\n" * LENGTH)
+    (folder / "groundtruth.txt").write_text("1,2,3\n" * 4)
 
 
 def remove_colour_frames(folder):
@@ -109,11 +94,11 @@ def remove_colour_frames(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (remove_depth_frame, r"5 colour images in color/ but 4 depth images in depth/"),
+        (remove_depth_frame, r"4 colour images in color/ but 3 depth images in depth/"),
         (remove_depth, r"no folder of depth images; expected depth"),
         (remove_annotation, r"no ground-truth file; expected groundtruth.txt"),
-        (shorten_annotation, r"groundtruth.txt: 1 rows for 5 frames"),
-        (lengthen_annotation, r"groundtruth.txt: 6 rows for 5 frames"),
+        (shorten_annotation, r"groundtruth.txt: 1 rows for 4 frames"),
+        (lengthen_annotation, r"groundtruth.txt: 5 rows for 4 frames"),
         (blank_annotation, r"no frame shows the target"),
         (drop_column, r"groundtruth.txt, line 1: found 3 numbers"),
         (remove_colour_frames, r"color: no images"),
