@@ -6,7 +6,8 @@ python examples/compare_trackers.py depthtrack data/DepthTrack A.safetensors B.s
 import sys
 
 from pytracking_ext.analysis.conventions import convention
-from pytracking_ext.analysis.scoring import Prediction, score_benchmark
+from pytracking_ext.analysis.frames import Prediction
+from pytracking_ext.analysis.scoring import score_benchmark
 from pytracking_ext.analysis.significance import differences
 from pytracking_ext.evaluation.datasets import open_test_set, read_sequences
 from pytracking_ext.evaluation.running import track_many

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltr_ext.dataset.annotation import numbered_lines, read_boxes
-from pytracking_ext.analysis.scoring import Prediction
+from pytracking_ext.analysis.frames import Prediction
 from srft_plugin.errors import UserError
 
 # Where the boxes of a sequence may be, in the order in which they are tried.

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ltr_ext.dataset.sequence import Sequence
 from pytracking_ext.analysis.conventions import Convention
+from pytracking_ext.analysis.frames import SequenceTruth
 from pytracking_ext.analysis.published import add_published
-from pytracking_ext.analysis.scoring import Score, SequenceTruth, score_benchmark
+from pytracking_ext.analysis.scoring import Score, score_benchmark
 from pytracking_ext.analysis.significance import LEVEL, differences, intervals
 from pytracking_ext.analysis.tables import Table
 from pytracking_ext.evaluation.loading import read_predictions

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ltr_ext.dataset.sequence import Sequence
-from pytracking_ext.analysis.scoring import Prediction, Score
+from pytracking_ext.analysis.frames import Prediction
+from pytracking_ext.analysis.scoring import Score
 from pytracking_ext.analysis.tables import Table
 from pytracking_ext.evaluation.scores import attribute_table, sequence_tables, total_table
 from pytracking_ext.report.charts import legend, radar_chart

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from ltr_ext.dataset.sequence import Sequence
-from pytracking_ext.analysis.scoring import Prediction
+from pytracking_ext.analysis.frames import Prediction
 
 FRAMES, WIDTH, QUALITY = 16, 320, 70
 TRUTH = "ground truth"

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from ltr_ext.dataset.kinds import KINDS, Split
 from pytracking_ext.analysis.conventions import convention
-from pytracking_ext.analysis.scoring import Prediction, SequenceTruth, score_benchmark
+from pytracking_ext.analysis.frames import Prediction, SequenceTruth
+from pytracking_ext.analysis.scoring import score_benchmark
 from pytracking_ext.report import write_report
 from pytracking_ext.report.charts import line_chart, radar_chart
 from pytracking_ext.report.figures import write_figures
