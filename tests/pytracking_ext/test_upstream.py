@@ -87,14 +87,20 @@ def test_frames_that_are_no_files_are_refused(host, white_square):
         upstream.host_sequence(white_square(), "x")
 
 
-def test_registration_keeps_the_hosts_own_readers(monkeypatch):
+@pytest.fixture
+def registered(monkeypatch):
+    """pytracking's module of data sets, which has a reader for OTB, after the registration."""
     monkeypatch.setattr(sys, "modules", sys.modules.copy())
     module = types.ModuleType("datasets")
     module.DatasetInfo = collections.namedtuple("DatasetInfo", "module class_name kwargs")
     module.dataset_dict = {"otb": "own"}
     upstream.register(module)
-    assert module.dataset_dict["otb"] == "own"
-    info = module.dataset_dict["depthtrack"]
+    return module.dataset_dict
+
+
+def test_registration_keeps_the_hosts_own_readers(registered):
+    assert registered["otb"] == "own"
+    info = registered["depthtrack"]
     found = getattr(importlib.import_module(info.module), info.class_name)
     assert found is upstream.TestSet and info.kwargs == {"name": "depthtrack"}
 
@@ -106,12 +112,7 @@ def test_experiments_by_name(host):
         upstream.experiment("depthtrack")
 
 
-def test_every_training_config_is_a_parameter_name(monkeypatch):
-    monkeypatch.setattr(sys, "modules", sys.modules.copy())
-    module = types.ModuleType("datasets")
-    module.DatasetInfo = collections.namedtuple("DatasetInfo", "module class_name kwargs")
-    module.dataset_dict = {}
-    upstream.register(module)
+def test_every_training_config_is_a_parameter_name(registered):
     for config in upstream.srft.trained_names():
         found = importlib.import_module(f"pytracking.parameter.srft.{config}")
         assert found.parameters.args == (config,)
