@@ -81,6 +81,8 @@ class TrackingNetwork(nn.Module):
             (``ltr_ext.data.sampler.PairDataset``); images are normalised.
         criterion: name of what the network is trained with, in ``ltr_ext.actors.criteria``.
         metadata: what the checkpoint said of these weights; empty for a new network.
+        whole_blocks: whether the backbone calls its blocks as they are; where it runs them in
+            parts, they can be neither recomputed nor shared among processes one by one.
         position_pattern: expression that finds position embeddings by their names.
         peft_pattern: expression that finds the parameters which efficient tuning adds and trains.
         official_names: where names of the public checkpoint differ from ours, as (expression,
@@ -90,6 +92,7 @@ class TrackingNetwork(nn.Module):
 
     input_names: tuple[str, ...] = ("template", "search")
     criterion: str = "center"
+    whole_blocks: bool = True
     position_pattern: str = "pos_embed"
     peft_pattern: str = NOTHING
     official_names: tuple[tuple[str, str], ...] = ()

@@ -126,6 +126,7 @@ class SDSTrack(ViTTracker):
     """SDSTrack; in training, a masked copy of the input goes through it, too."""
 
     criterion = "distilled"
+    whole_blocks = False
     peft_pattern = r"Adapter|multimodal|backbone\.norm\."
     # The public network has adapters for the cross pass in all blocks, and runs it in four.
     official_unused = (

@@ -52,6 +52,7 @@ class UPVPTBackbone(OSTrackBackbone):
 class UPVPT(ViTTracker):
     """OSTrack with prompts; they and the MLPs train."""
 
+    whole_blocks = False
     peft_pattern = r"backbone\.(prompts|.*\.mlp\.)"
     backbone_class = UPVPTBackbone
 

@@ -26,9 +26,17 @@ def prepare(
 
     Returns:
         What to call for the outputs: the network, or what shares it among processes.
+
+    Raises:
+        UserError: activations are to be recomputed by block, and the network runs parts of blocks.
     """
     network.to(device)
     if recipe.checkpoint_activations:
+        if not network.whole_blocks:
+            raise UserError(
+                f"checkpoint_activations: {network.spec.name} runs its blocks in parts, which "
+                "cannot be recomputed yet; leave it out, or raise accumulate"
+            )
         for block in blocks(network):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     if recipe.compile:
@@ -39,9 +47,10 @@ def prepare(
         devices = None if device.type == "cpu" else [device.index]
         return DistributedDataParallel(network, devices)
     mesh = init_device_mesh(device.type, (processes.count,))
-    # Elimination runs parts of a block by themselves, so there the network is one unit.
-    for block in () if getattr(network.spec, "eliminate_at", ()) else blocks(network):
-        fully_shard(block, mesh=mesh)
+    # Where parts of a block run by themselves, as elimination has it, the network is one unit.
+    if network.whole_blocks and not getattr(network.spec, "eliminate_at", ()):
+        for block in blocks(network):
+            fully_shard(block, mesh=mesh)
     return fully_shard(network, mesh=mesh)
 
 

@@ -20,10 +20,10 @@ RECIPE = Recipe(
 )  # fmt: skip
 
 
-def mini_network(drop_path: float = 0.5) -> TrackingNetwork:
+def mini_network(drop_path: float = 0.5, name: str = "two_branch_tiny") -> TrackingNetwork:
     torch.manual_seed(0)
     network = build_network(
-        "two_branch_tiny", dim=24, depth=4, heads=2, head_channels=8, template_size=32,
+        name, dim=24, depth=4, heads=2, head_channels=8, template_size=32,
         search_size=64, drop_path=drop_path,
     )  # fmt: skip
     select_trainable(network, "backbone")

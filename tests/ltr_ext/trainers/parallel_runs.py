@@ -6,7 +6,7 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
-from mini import mini_network, mini_trainer
+from mini import RECIPE, mini_network, mini_trainer
 from torch.distributed.tensor import DTensor
 
 from ltr_ext.trainers import trainer as trainer_module
@@ -56,6 +56,13 @@ def main(rank: int, folder: Path) -> None:
     )
     for name in RUNS:
         run(folder / "two", name, Processes(rank, 2))
+    # Its blocks run in parts, so that it is shared as one unit.
+    network = mini_network(0.0, "sdstrack_tiny")
+    trainer = mini_trainer(
+        folder / "one unit", "parallel=fsdp", network=network, processes=Processes(rank, 2)
+    )
+    trainer.train()
+    assert trainer.step == RECIPE.total_steps and trainer.total_skipped == 0
     dist.destroy_process_group()
 
 

@@ -212,6 +212,12 @@ def test_recomputed_activations_give_the_same_gradient_in_less_memory(mini, tmp_
     assert sizes[1] < 0.5 * sizes[0]
 
 
+def test_blocks_that_run_in_parts_are_not_recomputed(mini, tmp_path):
+    network = mini.mini_network(name="sdstrack_tiny")
+    with pytest.raises(UserError, match="sdstrack_tiny runs its blocks in parts"):
+        mini.mini_trainer(tmp_path, "checkpoint_activations=true", network=network)
+
+
 def test_blocks_of_all_families():
     with torch.device("meta"):
         found = {n: len(blocks(build_network(n))) for n in ("two_branch_tiny", "swintrack_t224")}
