@@ -12,6 +12,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from srft_plugin.errors import UserError, unknown
+from srft_plugin.schedule import sensitivity_weights
 from srft_plugin.tuning.regularizer import read_options
 from srft_plugin.tuning.trainable import TRAINABLE_SETS
 
@@ -124,6 +125,7 @@ class Recipe:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise unknown(f"value of {name}", getattr(self, name), allowed)
+        sensitivity_weights(0, self.total_steps, self.kappa)  # refuses a wrong kappa
         read_options(self.regularizer, self.regularizer_options)
         self.rates()
 

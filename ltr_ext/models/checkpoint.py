@@ -130,8 +130,8 @@ def load_weights(
     Raises:
         UserError: names are missing or extra, or shapes differ.
     """
-    wanted = network.state_dict()
-    state = translate(state, type(network))
+    wanted, given = network.state_dict(), state
+    state = translate(given, type(network))
     if resize_positions:
         for key, value in state.items():
             if "pos_embed" in key and key in wanted and value.shape[1] != wanted[key].shape[1]:
@@ -146,7 +146,7 @@ def load_weights(
     if missing or extra or shapes:
         parts = (("missing", missing), ("extra", extra), ("of another shape", shapes))
         found = "; ".join(listed(what, names) for what, names in parts if names)
-        guess = guess_network(state)
+        guess = guess_network(given)
         hint = f" The file seems to hold {guess}." if guess else ""
         raise UserError(f"{source} does not fit {network.spec.name}: {found}.{hint}")
     known = {key: state[key].to(value.dtype) for key, value in wanted.items() if key in state}

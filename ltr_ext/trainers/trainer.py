@@ -324,8 +324,7 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         self.regularizer.load_state_dict(state["regularizer"])
         self.epoch, self.total_skipped = state["epoch"], state["skipped"]
-        # Checkpoints of before there were any within an epoch lack these three.
-        self.step = state.get("step", self.epoch * self.recipe.steps_per_epoch)
-        self.epoch_ious, self.generators = state.get("epoch_ious", []), state.get("generators", [])
+        self.step, self.epoch_ious = state["step"], state["epoch_ious"]
+        self.generators = state["generators"]
         self.in_a_row.fill_(state["in_a_row"])
         self.best = state["best"]

@@ -30,6 +30,7 @@ def test_overrides_take_the_type_of_the_field():
         ("precision=bf17", "did you mean 'bf16'"),
         ("parallel=dpp", "did you mean 'ddp'"),
         ("compile=perhaps", "expected true or false"),
+        ("kappa=1.5", "kappa is 1.5; expected a number in"),
         ("ema=1", "ema must be at least 0 and below 1"),
         ("accumulate=0", "accumulate must be at least 1"),
         ("lr_groups=fusion", "not of the form regex=rate"),

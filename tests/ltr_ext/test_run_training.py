@@ -10,13 +10,12 @@ import pytest
 import torch
 
 import ltr_ext.run_training as run_training
-from ltr_ext.models.checkpoint import load_network, save_network
+from ltr_ext.models.checkpoint import load_network
 from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import Recipe, load_recipe
 from ltr_ext.trainers.processes import Processes
 from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import UserError
-from srft_plugin.prior import Prior
 
 SCRATCH = Recipe(
     "ostrack_tiny", ("synthetic_rgb",), base=None, regularizer="none", trainable="all",
