@@ -33,22 +33,26 @@ def estimate(network, loss_fn, batches, **options):
         return estimate_prior(network, loss_fn, batches, **options)
 
 
+def assert_exact(network, loss_fn, batches, top_k, groups=None, **options):
+    """The estimate is the explicit decomposition, and nothing for the operation "unused"."""
+    prior = estimate(network, loss_fn, iter(batches), groups=groups, top_k=top_k, **options)
+    for name, members in (groups or operation_groups(network)).items():
+        if name == "unused":
+            assert len(prior.spectra[name]) == 0
+            continue
+        expected = explicit_spectrum(network, loss_fn, batches, members, top_k)
+        torch.testing.assert_close(
+            prior.spectra[name], expected, rtol=1e-6, atol=1e-9 * float(expected[0]), msg=name
+        )
+
+
 @pytest.mark.parametrize("memory", [1 << 32, 1])
 @pytest.mark.parametrize("sizes", [(6,), (4, 3, 1)])
 def test_spectra_equal_explicit_eigendecomposition(tracker, loss_fn, make_batch, sizes, memory):
     batches = [make_batch(n, seed) for seed, n in enumerate(sizes)]
-    prior = estimate(tracker, loss_fn, iter(batches), top_k=4, memory=memory)
-    groups = operation_groups(tracker)
-    assert {"patch", "position_z", "token", "blocks.1.qkv", "blocks.0.gamma", "head.1"} <= set(
-        groups
-    )
-    for name, members in groups.items():
-        if name == "unused":
-            continue
-        expected = explicit_spectrum(tracker, loss_fn, batches, members, 4)
-        torch.testing.assert_close(
-            prior.spectra[name], expected, rtol=1e-6, atol=1e-9 * float(expected[0]), msg=name
-        )
+    kinds = {"patch", "position_z", "token", "blocks.1.qkv", "blocks.0.gamma", "head.1", "unused"}
+    assert kinds <= set(operation_groups(tracker))
+    assert_exact(tracker, loss_fn, batches, top_k=4, memory=memory)
 
 
 def test_groups_that_join_and_split_layers(tracker, loss_fn, make_batch):
@@ -57,11 +61,7 @@ def test_groups_that_join_and_split_layers(tracker, loss_fn, make_batch):
         "weight": ["blocks.0.qkv.weight"],
         "mixed": ["position_x", "patch.weight", "blocks.1.norm1.weight"],
     }
-    batches = [make_batch(5)]
-    prior = estimate(tracker, loss_fn, batches, groups=groups, top_k=3)
-    for name, members in groups.items():
-        expected = explicit_spectrum(tracker, loss_fn, batches, members, 3)
-        torch.testing.assert_close(prior.spectra[name], expected, rtol=1e-6, atol=0)
+    assert_exact(tracker, loss_fn, [make_batch(5)], 3, groups)
 
 
 class Awkward(nn.Module):
@@ -92,25 +92,16 @@ class Awkward(nn.Module):
         return (x[0] * x[1]).sum((1, 2)) ** 2 * self.scale
 
 
-def assert_exact(network, batch):
-    """The prior of a network that returns its losses is that of the explicit decomposition."""
-
-    def loss_fn(net, b):
-        return net(b["x"])
-
-    prior = estimate(network, loss_fn, [batch], top_k=2)
-    for name, members in operation_groups(network).items():
-        expected = explicit_spectrum(network, loss_fn, [batch], members, 2)
-        torch.testing.assert_close(
-            prior.spectra[name], expected, rtol=1e-6, atol=1e-9 * float(expected[0]), msg=name
-        )
+def own_losses(network, batch):
+    """Of a network that returns them."""
+    return network(batch["x"])
 
 
 def test_what_hooks_cannot_split_is_still_exact():
     torch.manual_seed(1)
     network = Awkward().double().eval()
     batch = {"x": torch.randn(5, 3, 4).double(), "target": torch.zeros(5)}
-    assert_exact(network, batch)
+    assert_exact(network, own_losses, [batch], top_k=2)
 
 
 class Coinciding(nn.Module):
@@ -139,16 +130,7 @@ def test_axes_as_long_as_the_batch_are_not_taken_for_it(sizes):
     torch.manual_seed(2)
     network = Coinciding(3).double()
     batches = [{"x": torch.randn(n, 3, 4).double(), "target": torch.zeros(n)} for n in sizes]
-
-    def loss_fn(net, b):
-        return net(b["x"])
-
-    prior = estimate(network, loss_fn, batches, top_k=2)
-    for name, members in operation_groups(network).items():
-        expected = explicit_spectrum(network, loss_fn, batches, members, 2)
-        torch.testing.assert_close(
-            prior.spectra[name], expected, rtol=1e-6, atol=1e-9 * float(expected[0]), msg=name
-        )
+    assert_exact(network, own_losses, batches, top_k=2)
 
 
 class OneRead(nn.Module):
@@ -171,16 +153,12 @@ def test_a_token_in_either_half_is_not_taken_for_a_sample(n, place):
     torch.manual_seed(3)
     network = OneRead(n, place).double()
     batch = {"x": torch.randn(n, n, 4).double(), "target": torch.zeros(n)}
-    assert_exact(network, batch)
+    assert_exact(network, own_losses, [batch], top_k=2)
 
 
 def test_hooks_that_change_outputs_are_seen(tracker, loss_fn, make_batch):
     tracker.blocks[0].qkv.register_forward_hook(lambda module, args, output: 3 * output)
-    members = ["blocks.0.qkv.weight"]
-    batch = make_batch(4)
-    prior = estimate(tracker, loss_fn, [batch], groups={"qkv": members}, top_k=2)
-    expected = explicit_spectrum(tracker, loss_fn, [batch], members, 2)
-    torch.testing.assert_close(prior.spectra["qkv"], expected, rtol=1e-6, atol=0)
+    assert_exact(tracker, loss_fn, [make_batch(4)], 2, {"qkv": ["blocks.0.qkv.weight"]})
 
 
 def test_no_weight_gradient_is_formed():

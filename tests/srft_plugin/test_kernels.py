@@ -8,36 +8,11 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW
 
-from srft_plugin import SRFT, UserError, bind_operations
+from srft_plugin import SRFT, UserError
 from srft_plugin.kernels import COMPILER
 from srft_plugin.reference import srft_step_reference
-from srft_plugin.transfer import magnitude_bins, percentile_rank
 
-
-def small_network():
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(6, 12), nn.LayerNorm(12), nn.Tanh(), nn.Linear(12, 3))
-    return network.double()
-
-
-def bound_to(network):
-    bound = bind_operations(network)
-    bound.ranks.update({"0": 0.3, "3": 1.0})
-    return bound
-
-
-def groups_of(network):
-    """Two groups with rates and decays of their own."""
-    first, last = list(network[0].parameters()), list(network[1:].parameters())
-    return [
-        {"params": first, "lr": 1e-2, "weight_decay": 0.1},
-        {"params": last, "lr": 3e-3, "betas": (0.8, 0.99), "eps": 1e-6},
-    ]
-
-
-def backward(network, seed):
-    x = torch.randn(10, 6, generator=torch.Generator().manual_seed(seed))
-    network(x.to(network[0].weight.dtype)).pow(2).sum(1).mean().backward()
+from .small import backward, bound_to, groups_of, rank_of_bins, small_network
 
 
 @pytest.fixture
@@ -48,13 +23,9 @@ def uncompiled(monkeypatch):
     monkeypatch.setattr("srft_plugin.ranking.EXACT_ELEMENTS", 0)
 
 
-def rank_of_bins(squared):
-    return percentile_rank(magnitude_bins(squared.sqrt()))
-
-
 def check_lock_step(mode="both"):
     steps = 100
-    fast, slow = small_network(), small_network()
+    fast, slow = small_network().double(), small_network().double()
     wrapped = SRFT(AdamW(groups_of(fast)), bound_to(fast), steps, mode=mode, fused=True)
     plain = AdamW(groups_of(slow))
     operations = bound_to(slow).partition(slow.parameters())
@@ -106,7 +77,7 @@ def test_a_state_is_exchanged_with_the_optimizer_itself(uncompiled):
     """Fused or not, the state is AdamW's: a run may go on either way."""
     results = []
     for order in ((True, False), (False, True)):
-        network, state = small_network(), None
+        network, state = small_network().double(), None
         for index, fused in enumerate(order):
             optimizer = SRFT(AdamW(groups_of(network)), bound_to(network), 6, fused=fused)
             if state is not None:
@@ -124,7 +95,7 @@ def test_a_state_is_exchanged_with_the_optimizer_itself(uncompiled):
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_step_that_is_flagged_leaves_all_as_it_is(uncompiled, fused):
     """``found_inf``, as torch's fused AdamW reads it: no value of the host is involved."""
-    network = small_network()
+    network = small_network().double()
     inner = AdamW(network.parameters(), lr=0.1, fused=True)
     optimizer = SRFT(inner, bound_to(network), 5, fused=fused)
     backward(network, 0)
@@ -157,7 +128,7 @@ def test_a_step_that_is_flagged_leaves_all_as_it_is(uncompiled, fused):
     ],
 )
 def test_only_plain_adamw_is_fused(uncompiled, make, message):
-    network = small_network()
+    network = small_network().double()
     with pytest.raises(UserError, match=message):
         SRFT(make(network.parameters()), None, 5, mode="transfer", fused=True)
 
@@ -166,14 +137,14 @@ def test_a_machine_without_a_compiler_is_told(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setenv("CXX", "c++-13")
     with pytest.raises(UserError, match=r"C\+\+ compiler on a CPU and there is no c\+\+-13"):
-        SRFT(AdamW(small_network().parameters()), None, 5, mode="transfer", fused=True)
+        SRFT(AdamW(small_network().double().parameters()), None, 5, mode="transfer", fused=True)
 
 
 def test_half_precision_takes_the_general_path(monkeypatch, uncompiled):
     monkeypatch.setattr("srft_plugin.kernels.adamw_update", None)  # must not be called
     results = []
     for fused in (False, True):
-        network = small_network().bfloat16()
+        network = small_network().double().bfloat16()
         optimizer = SRFT(AdamW(network.parameters()), bound_to(network), 3, fused=fused)
         for seed in range(3):
             optimizer.zero_grad()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
-from srft_plugin import SRFT, Prior, UserError, operation_groups
+from srft_plugin import SRFT, Prior, UserError
 from srft_plugin.tuning.anchored import DiagonalFisher
 from srft_plugin.tuning.regularizer import (
     REGULARIZERS,
@@ -20,16 +20,15 @@ from srft_plugin.tuning.regularizer import (
     takes,
 )
 
+from .small import prior_of
+
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "regularizers.md"
 
 
 def network_and_prior():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2))
-    groups = operation_groups(network)
-    shapes = {name: list(p.shape) for name, p in network.named_parameters()}
-    spectra = {name: torch.tensor([float(i)]).double() for i, name in enumerate(groups)}
-    return network, Prior(spectra, {g: [shapes[p] for p in ps] for g, ps in groups.items()})
+    return network, prior_of(network, (0, 1))
 
 
 def diagonal_prior(network):

@@ -6,12 +6,13 @@ import sys
 
 import pytest
 import torch
-from torch import nn
 from torch.optim import AdamW
 
-from srft_plugin import SRFT, UserError, bind_operations, kernels
+from srft_plugin import SRFT, UserError, kernels
 from srft_plugin.reference import srft_step_reference
-from srft_plugin.transfer import BINS, histogram, magnitude_bins, percentile_rank, sample
+from srft_plugin.transfer import BINS, histogram, percentile_rank, sample
+
+from .small import bound_to, groups_of, rank_of_bins, small_network
 
 pytest.importorskip("triton", reason="Triton is not part of this torch")
 from srft_plugin import triton_update
@@ -28,26 +29,6 @@ def by_triton(monkeypatch):
     monkeypatch.setattr(triton_update, "COMPARED", 16)
 
 
-def small_network():
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(6, 12), nn.LayerNorm(12), nn.Tanh(), nn.Linear(12, 1))
-    return network.to(DEVICE)
-
-
-def bound_to(network):
-    bound = bind_operations(network)
-    bound.ranks.update({"0": 0.3, "3": 1.0})
-    return bound
-
-
-def groups_of(network):
-    first, last = list(network[0].parameters()), list(network[1:].parameters())
-    return [
-        {"params": first, "lr": 1e-2, "weight_decay": 0.1},
-        {"params": last, "lr": 3e-3, "betas": (0.8, 0.99), "eps": 1e-6},
-    ]
-
-
 def set_gradients(network, seed):
     """Ties and zeros among them; the same in every precision."""
     generator = torch.Generator().manual_seed(seed)
@@ -57,17 +38,13 @@ def set_gradients(network, seed):
         p.grad = gradient.to(p.device, p.dtype)
 
 
-def rank_of_bins(squared):
-    return percentile_rank(magnitude_bins(squared.sqrt()))
-
-
 @pytest.mark.parametrize(
     ("mode", "table"), [("both", True), ("both", False), ("prior", True)],
     ids=["by table", "by rank", "prior alone"],
 )  # fmt: skip
 def test_a_hundred_steps_equal_the_reference(monkeypatch, mode, table):
     monkeypatch.setattr("srft_plugin.ranking.EXACT_ELEMENTS", 0 if table else 1 << 12)
-    fast, slow = small_network(), small_network().double()
+    fast, slow = small_network().to(DEVICE), small_network().to(DEVICE, torch.float64)
     wrapped = SRFT(AdamW(groups_of(fast)), bound_to(fast), STEPS, mode=mode, fused=True)
     plain = AdamW(groups_of(slow))
     operations = bound_to(slow).partition(slow.parameters())
@@ -94,7 +71,7 @@ def test_a_hundred_steps_equal_the_reference(monkeypatch, mode, table):
 
 
 def test_a_step_that_is_flagged_leaves_all_as_it_is():
-    network = small_network()
+    network = small_network().to(DEVICE)
     inner = AdamW(network.parameters(), lr=0.1)
     optimizer = SRFT(inner, bound_to(network), 5, fused=True)
     set_gradients(network, 0)
@@ -137,7 +114,7 @@ def test_what_the_kernels_cannot_step_takes_the_general_path(monkeypatch):
 def test_a_machine_without_triton_is_told(monkeypatch):
     monkeypatch.setattr(kernels, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs Triton on a GPU.*leave fused out"):
-        SRFT(AdamW(small_network().parameters()), None, 5, mode="transfer", fused=True)
+        SRFT(AdamW(small_network().to(DEVICE).parameters()), None, 5, mode="transfer", fused=True)
 
 
 COMPILE = """

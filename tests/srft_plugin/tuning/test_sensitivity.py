@@ -5,22 +5,20 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW
 
-from srft_plugin import SRFT, Prior, operation_groups
+from srft_plugin import SRFT
 from srft_plugin.reference import srft_step_reference
 from srft_plugin.transfer import percentile_rank
 from srft_plugin.tuning.regularizer import make_regularizer
 
+from ..small import prior_of
+
 STEPS, KAPPA = 5, 0.7
 
 
-def problem(hidden=8):
+def problem():
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(4, hidden), nn.GELU(), nn.Linear(hidden, 2)).double()
-    groups = operation_groups(network)
-    shapes = {name: list(p.shape) for name, p in network.named_parameters()}
-    spectra = {name: torch.tensor([float(i)]).double() for i, name in enumerate(groups)}
-    prior = Prior(spectra, {g: [shapes[p] for p in ps] for g, ps in groups.items()})
-    return network, prior
+    network = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2)).double()
+    return network, prior_of(network, (0, 1))
 
 
 def set_gradients(network, seed):
