@@ -93,25 +93,10 @@ def prior_for(name, network):
     return kind(spectra, {g: [shapes[p] for p in ps] for g, ps in groups.items()})
 
 
-def batch(network):
-    spec, generator = network.spec, torch.Generator().manual_seed(2)
-    values = {
-        key: torch.randint(
-            255, (2, spec.in_channels, size, size), generator=generator, dtype=torch.uint8
-        )
-        for key, size in (("template", spec.template_size), ("search", spec.search_size))
-    }
-    boxes = {
-        key: 0.3 + 0.4 * torch.rand(2, 4, generator=generator)
-        for key in ("template_box", "search_box")
-    }
-    return values | boxes | {"modality": torch.tensor([1, 2])}
-
-
 class Training:
     """A network, regularizer and optimizer at the start."""
 
-    def __init__(self, name, trainable, family):
+    def __init__(self, name, trainable, family, random_batch):
         self.network, weights = built(family)
         self.network.load_state_dict(weights)
         select_trainable(self.network, trainable)
@@ -122,10 +107,11 @@ class Training:
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = self.regularizer.wrap_optimizer(torch.optim.AdamW(self.parameters, 1e-2))
         self.actor = TrackingActor(self.network, self.regularizer)
+        self.batch = random_batch(self.network.spec)
 
     def step(self, index):
         torch.manual_seed(index)
-        loss, _ = self.actor(batch(self.network))
+        loss, _ = self.actor(self.batch)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -137,8 +123,8 @@ class Training:
 
 
 @pytest.mark.parametrize(("name", "trainable", "family"), cases())
-def test_two_steps_with_a_resume_between(name, trainable, family):
-    training = Training(name, trainable, family)
+def test_two_steps_with_a_resume_between(name, trainable, family, random_batch):
+    training = Training(name, trainable, family, random_batch)
     before = [p.detach().clone() for p in training.parameters]
     losses = [training.step(0)]
     state = copy.deepcopy([part.state_dict() for part in training.parts()])
@@ -147,7 +133,7 @@ def test_two_steps_with_a_resume_between(name, trainable, family):
     assert all(map(torch.isfinite, map(torch.tensor, losses)))
     moved = [not torch.equal(b, p) for b, p in zip(before, training.parameters, strict=True)]
     assert sum(moved) > len(moved) / 4  # what starts at zero keeps others from a gradient
-    resumed = Training(name, trainable, family)
+    resumed = Training(name, trainable, family, random_batch)
     for part, saved in zip(resumed.parts(), state, strict=True):
         part.load_state_dict(saved)
     assert resumed.step(1) == losses[1]

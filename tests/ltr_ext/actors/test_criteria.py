@@ -127,26 +127,14 @@ KINDS = {
 }  # fmt: skip
 
 
-def batch(spec):
-    generator = torch.Generator().manual_seed(0)
-    sizes = {"template": spec.template_size, "search": spec.search_size}
-    images = {
-        name: torch.randint(0, 256, (2, spec.in_channels, size, size), generator=generator,
-                            dtype=torch.uint8)
-        for name, size in sizes.items()
-    }  # fmt: skip
-    box = torch.tensor([[0.5, 0.5, 0.3, 0.4], [0.4, 0.6, 0.2, 0.2]])
-    return images | {"search_box": box, "template_box": box, "modality": torch.tensor([1, 3])}
-
-
 @pytest.mark.parametrize("name", KINDS)
-def test_actor_trains_every_kind_of_network(name):
+def test_actor_trains_every_kind_of_network(name, random_batch):
     """Every parameter that trains gets a gradient: what several processes need, too."""
     torch.manual_seed(0)
     network = build_network(name, **KINDS[name]).train()
     network.freeze()
     actor = TrackingActor(network)
-    loss, log = actor(batch(network.spec))
+    loss, log = actor(random_batch(network.spec))
     loss.backward()
     assert torch.isfinite(loss) and 0 <= log["iou"] <= 1
     assert network.criterion in CRITERIA
@@ -163,30 +151,30 @@ def process_group():
 
 
 @pytest.mark.parametrize("name", ["sdstrack256", "untrack256", "sutrack_t224"])
-def test_actor_runs_a_network_wrapped_for_several_processes(name, process_group):
+def test_actor_runs_a_network_wrapped_for_several_processes(name, process_group, random_batch):
     """The wrapper refuses a second step after one that left a parameter without gradient."""
     torch.manual_seed(0)
     network = build_network(name, **KINDS[name]).train()
     network.freeze()
-    actor, data = TrackingActor(DistributedDataParallel(network)), batch(network.spec)
+    actor, data = TrackingActor(DistributedDataParallel(network)), random_batch(network.spec)
     for _ in range(2):
         loss, log = actor(data)
         loss.backward()
     assert ("masked" in log) == (name == "sdstrack256")
 
 
-def test_actor_gives_the_network_the_boxes_of_its_templates():
+def test_actor_gives_the_network_the_boxes_of_its_templates(random_batch):
     torch.manual_seed(0)
     network = build_network("sutrack_t224", **KINDS["sutrack_t224"]).eval()
     network.backbone.template_foreground_token.data.normal_()
-    actor, one = TrackingActor(network), batch(network.spec)
+    actor, one = TrackingActor(network), random_batch(network.spec)
     other = one | {"template_box": one["template_box"].flip(0)}
     assert not torch.equal(actor(one)[0], actor(other)[0])
 
 
-def test_images_of_another_number_of_channels_are_refused():
+def test_images_of_another_number_of_channels_are_refused(random_batch):
     network = build_network("two_branch_tiny")
-    rgb = {**batch(network.spec)}
+    rgb = random_batch(network.spec)
     rgb["search"] = rgb["search"][:, :3]
-    with pytest.raises(UserError, match=r"search has shape \(2, 3, 128, 128\); expected \(B, 6"):
+    with pytest.raises(UserError, match=r"search has shape \(3, 3, 128, 128\); expected \(B, 6"):
         TrackingActor(network)(rgb)

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from ltr_ext.actors.tracking import TrackingActor
-from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network, network_spec
 from ltr_ext.recipe import Recipe, config_names, load_recipe
 from ltr_ext.train_settings.paper import paper_recipe
@@ -41,15 +40,6 @@ def small_sizes(name: str) -> dict[str, object]:
     return VIT | {key: value for key, value in SPECIAL.items() if key in fields}
 
 
-def batch(network: TrackingNetwork) -> dict[str, torch.Tensor]:
-    spec = network.spec
-    box = torch.tensor([[0.5, 0.5, 0.4, 0.3], [0.4, 0.6, 0.3, 0.3], [0.5, 0.4, 0.2, 0.3]])
-    items = {"template_box": box, "search_box": box, "modality": torch.tensor([1, 2, 3])}
-    for name, size in (("template", spec.template_size), ("search", spec.search_size)):
-        items[name] = torch.randint(0, 256, (3, spec.in_channels, size, size), dtype=torch.uint8)
-    return items
-
-
 def kind(recipe: Recipe) -> tuple[object, ...]:
     """What a step depends on, sizes and budget apart."""
     return recipe.network, recipe.trainable, recipe.regularizer, recipe.lr_groups
@@ -75,7 +65,7 @@ def test_full_network_extends_its_base_and_rates_find_parameters(name):
 
 
 @pytest.mark.parametrize("name", KINDS.values())
-def test_one_step_moves_what_trains_and_nothing_else(name):
+def test_one_step_moves_what_trains_and_nothing_else(name, random_batch):
     """As a run does it; ranks of the prior apart, which need a source."""
     recipe = load_recipe(name)
     torch.manual_seed(0)
@@ -88,7 +78,7 @@ def test_one_step_moves_what_trains_and_nothing_else(name):
         torch.optim.AdamW(parameter_groups(network, recipe), weight_decay=recipe.weight_decay)
     )
     before = {key: p.detach().clone() for key, p in network.named_parameters()}
-    actor, data = TrackingActor(network, regularizer), batch(network)
+    actor, data = TrackingActor(network, regularizer), random_batch(network.spec)
     for _ in range(2):  # low-rank paths that start at zero reach their inner matrix in the second
         optimizer.zero_grad()
         loss, _ = actor(data)
