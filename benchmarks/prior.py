@@ -19,11 +19,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from common import noise_batch  # beside this file
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from srft_plugin import Prior, estimate_prior, operation_groups
 from srft_plugin.prior.curvature import finite_difference_spectra
-from srft_plugin.transfer import percentile_rank
 
 SAMPLES = 64
 
@@ -84,8 +84,7 @@ def trained_network(steps: int = 600) -> tuple[nn.Module, tuple[Tensor, Tensor]]
 
 def spearman(a: dict[str, float], b: dict[str, float]) -> float:
     """Rank correlation over the operations."""
-    ranks = [percentile_rank(torch.tensor([values[n] for n in a]).double()) for values in (a, b)]
-    return float(np.corrcoef(torch.stack(ranks).numpy())[0, 1])
+    return spearmanr(*([values[n] for n in a] for values in (a, b))).statistic
 
 
 def seconds(run: Callable[[], object], repeats: int = 1) -> tuple[float, object]:
