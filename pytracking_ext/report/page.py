@@ -15,6 +15,7 @@ from pytracking_ext.analysis.tables import Table
 from pytracking_ext.evaluation.scores import attribute_table, sequence_tables, total_table
 from pytracking_ext.report.charts import legend, radar_chart
 from pytracking_ext.report.figures import write_figures, write_radar
+from pytracking_ext.report.films import film
 from pytracking_ext.report.layout import (
     folded_table,
     notes_html,
@@ -24,7 +25,6 @@ from pytracking_ext.report.layout import (
     write_page,
 )
 from pytracking_ext.report.plots import benchmark_plots
-from pytracking_ext.report.strips import strip
 
 RADAR_AXES = 3  # fewer attributes make no polygon
 
@@ -148,8 +148,8 @@ def _films(
         shown = ", ".join(
             f"{label} {100 * value:.1f}" for label, value in zip(scores, values[index], strict=True)
         )
-        results = {label: results[sequence.name] for label, results in predictions.items()}
-        films.append(strip(sequence, results, f"{', '.join(reasons)}; {metric}: {shown}"))
+        results = [results[sequence.name] for results in predictions.values()]
+        films.append(film(sequence, results, f"{', '.join(reasons)}; {metric}: {shown}"))
     note = notes_html(["Dashed white: ground truth."])
     return f'{legend(list(scores))}{note}<div class="films">{"".join(films)}</div>'
 

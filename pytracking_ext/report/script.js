@@ -38,7 +38,7 @@ for (const film of document.querySelectorAll(".film")) {
     await images[index].decode();
     if (index !== Number(slider.value)) return;
     context.drawImage(images[index], 0, 0);
-    Object.values(tracks).forEach((boxes, track) => {
+    tracks.forEach((boxes, track) => {
       if (!boxes[index]) return;
       context.lineWidth = 2;
       context.setLineDash(track === 0 ? [4, 3] : []);

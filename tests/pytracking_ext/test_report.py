@@ -20,8 +20,8 @@ from pytracking_ext.analysis.scoring import score_benchmark
 from pytracking_ext.report import write_report
 from pytracking_ext.report.charts import line_chart, radar_chart
 from pytracking_ext.report.figures import write_figures
+from pytracking_ext.report.films import film
 from pytracking_ext.report.plots import Plot
-from pytracking_ext.report.strips import strip
 from srft_plugin.errors import UserError
 
 
@@ -92,9 +92,10 @@ def test_a_full_disk_leaves_the_figure_that_was_there(tmp_path, monkeypatch):
 
 def test_a_result_that_ends_early_ends_early_in_the_film(white_square):
     sequence = white_square(length=10)
-    html = strip(sequence, {"mine": Prediction(sequence.boxes[:4])}, "")
-    film = json.loads(re.search('json">(.*)</script>', html)[1])
-    assert film["tracks"]["mine"] == film["tracks"]["ground truth"][:4] + [None] * 6
+    html = film(sequence, [Prediction(sequence.boxes[:4])], "")
+    shown = json.loads(re.search('json">(.*)</script>', html)[1])
+    truth, found = shown["tracks"]
+    assert found == truth[:4] + [None] * 6 and None not in truth
 
 
 def test_charts_draw_what_they_are_given():

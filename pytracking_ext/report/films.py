@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
 from html import escape
 
 import cv2
@@ -14,30 +13,31 @@ from ltr_ext.dataset.sequence import Sequence
 from pytracking_ext.analysis.frames import Prediction
 
 FRAMES, WIDTH, QUALITY = 16, 320, 70
-TRUTH = "ground truth"
 
 
-def strip(sequence: Sequence, predictions: Mapping[str, Prediction], caption: str) -> str:
-    """HTML of one film: up to ``FRAMES`` frames, evenly spread, with a slider and a play button."""
+def film(sequence: Sequence, predictions: list[Prediction], caption: str) -> str:
+    """HTML of one film: up to ``FRAMES`` frames, evenly spread, with a slider and a play button.
+
+    The boxes are those of the ground truth and of ``predictions`` in the order of their colours.
+    """
     chosen = np.unique(np.linspace(0, len(sequence) - 1, FRAMES).round().astype(int))
-    pictures, tracks, shape = [], {TRUTH: []}, (0, 0)
-    tracks |= {label: [] for label in predictions}
+    sources = [sequence.boxes, *(prediction.boxes for prediction in predictions)]
+    pictures, tracks, shape = [], [[] for _ in sources], (0, 0)
     for index in chosen:
         picture, scale = _thumbnail(sequence.frames.rgb(int(index)))
         shape = picture.shape[:2]
         pictures.append(_data_uri(picture))
-        tracks[TRUTH].append(_box(sequence.boxes[index], scale))
-        for label, prediction in predictions.items():
-            there = index < len(prediction.boxes)  # some benchmarks score results that end early
-            tracks[label].append(_box(prediction.boxes[index], scale) if there else None)
-    film = {"frames": chosen.tolist(), "pictures": pictures, "tracks": tracks}
+        for track, boxes in zip(tracks, sources, strict=True):
+            there = index < len(boxes)  # some benchmarks score results that end early
+            track.append(_box(boxes[index], scale) if there else None)
+    shown = {"frames": chosen.tolist(), "pictures": pictures, "tracks": tracks}
     return (
         f'<figure class="film"><figcaption><b>{escape(sequence.name)}</b> {escape(caption)}'
         f'</figcaption><canvas width="{shape[1]}" height="{shape[0]}"></canvas>'
         '<div class="controls"><button type="button">play</button>'
         f'<input type="range" min="0" max="{len(chosen) - 1}" value="0" aria-label="frame">'
         "<output></output></div>"
-        f'<script type="application/json">{_script_json(film)}</script></figure>'
+        f'<script type="application/json">{_script_json(shown)}</script></figure>'
     )
 
 
