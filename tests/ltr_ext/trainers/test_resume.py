@@ -139,7 +139,7 @@ def test_a_run_goes_on_once_the_disk_has_room_again(mini, tmp_path, monkeypatch)
         assert torch.equal(value, whole[name])
 
 
-def test_a_run_killed_while_it_wrote_its_first_checkpoint_begins_again(mini, tmp_path, monkeypatch):
+def test_a_run_killed_while_it_wrote_its_first_checkpoint_begins_again(tmp_path, monkeypatch):
     replace = os.replace
 
     def killed(partial, path):
@@ -155,6 +155,8 @@ def test_a_run_killed_while_it_wrote_its_first_checkpoint_begins_again(mini, tmp
     hash_alone, partial = sorted(tmp_path.iterdir(), key=lambda file: file.suffix, reverse=True)
     assert (hash_alone.suffix, partial.suffix) == (".sha256", ".partial")
     assert CheckpointFolder(tmp_path).load_newest() is None
+    CheckpointFolder(tmp_path).save(1, {"epoch": 1})
+    assert CheckpointFolder(tmp_path).load_newest() == {"epoch": 1} and not partial.exists()
 
 
 def test_changed_settings_are_listed_and_taken_on_when_told(mini, tmp_path):
