@@ -21,6 +21,8 @@ from srft_plugin.tuning.trainable import TRAINABLE_SETS
 class Recipe:
     """Settings of one run; the defaults are those of section IV-A.4 of the paper.
 
+    Where it is silent (gradient norm, gap, jitter), they are those of its public code.
+
     Args:
         network: name in ``ltr_ext.models.registry``.
         datasets: training sets, by name (``depthtrack``), with an explicit root
