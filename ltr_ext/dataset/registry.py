@@ -104,7 +104,13 @@ def _sequence_folders(name: str, root: Path, part: Split) -> list[tuple[str, Pat
     listed = _read_list(part.lists, (*matches, root))
     if listed is not None:
         return [(item, _place(item, matches)) for item in listed]
-    found = [(path.name, path) for folder in matches for path in _subfolders(folder)]
+    parts = {folder for split in KINDS[name].splits.values() for folder in split.folders}
+    found = [
+        (path.name, path)
+        for folder in matches
+        for path in _subfolders(folder)
+        if path.name not in parts  # where the root stands for a part that is not there
+    ]
     left_out = _read_list(part.others, (*matches, root))
     if left_out is None and part.needs_list and matches == [root] and len(found) > part.count:
         wanted = " or ".join(part.lists + part.others)

@@ -283,6 +283,13 @@ def test_a_part_that_is_not_there_is_an_error_only_when_asked_for(write_copy):
         check_dataset("lasher", root, ["val_part"])
 
 
+def test_a_part_is_not_taken_for_a_sequence_of_another(write_copy):
+    root = write_copy("depthtrack")  # its test part alone; the root could be that of either
+    assert [report.split for report in check_dataset("depthtrack", root)] == ["test"]
+    with pytest.raises(UserError, match="no sequences; expected the part 'train'"):
+        open_dataset("depthtrack", root, "train")
+
+
 def test_a_folder_that_is_not_there_is_said_once(tmp_path):
     with pytest.raises(UserError) as error:
         check_dataset("depthtrack", tmp_path / "none")
