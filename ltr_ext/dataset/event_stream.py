@@ -186,6 +186,6 @@ def render_dataset(entries: list[Entry], form: str) -> tuple[int, list[str]]:
     for entry in tqdm(entries, desc="rendering events", disable=None):
         try:
             written += render_sequence(entry, form)
-        except UserError as error:
+        except (UserError, OSError) as error:  # a folder may be read-only
             problems.append(str(error))
     return written, problems

@@ -64,16 +64,20 @@ def write_sequences(
     """
     if kind not in FILES:
         raise unknown("kind of sequences", kind, FILES)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, scene in tqdm(scenes.items(), desc=f"writing {description}", disable=None):
-        target, partial = folder / name, folder / f".{name}.partial"
-        if target.exists():
-            continue
-        shutil.rmtree(partial, ignore_errors=True)
-        _write_images(partial, scene, kind, event_form)
-        for file, rows in _tables(scene, kind):
-            np.savetxt(partial / file, rows, fmt="%.2f" if rows.ndim > 1 else "%d", delimiter=",")
-        partial.rename(target)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, scene in tqdm(scenes.items(), desc=f"writing {description}", disable=None):
+            target, partial = folder / name, folder / f".{name}.partial"
+            if target.exists():
+                continue
+            shutil.rmtree(partial, ignore_errors=True)
+            _write_images(partial, scene, kind, event_form)
+            for file, rows in _tables(scene, kind):
+                form = "%.2f" if rows.ndim > 1 else "%d"
+                np.savetxt(partial / file, rows, fmt=form, delimiter=",")
+            partial.rename(target)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error}); choose another folder") from error
     write_text(folder / listing, "".join(f"{name}\n" for name in scenes))
     return folder
 

@@ -151,6 +151,8 @@ def test_the_command_says_what_it_cannot_render_and_removes_an_index_from_before
 ):
     copies.write_images(bare / "test" / "cat" / "vis_imgs", ["frame0000.bmp"])
     copies.write_visevent(bare / "test" / "dog")
+    shutil.copytree(bare / "test" / "bird", bare / "test" / "cow")
+    (bare / "test" / "cow" / ".event_imgs.partial").touch()  # stands for a read-only folder
     left_over = bare / "test" / "bird" / ".event_imgs.partial" / "frame0009.png"
     left_over.parent.mkdir()
     left_over.touch()
@@ -158,11 +160,12 @@ def test_the_command_says_what_it_cannot_render_and_removes_an_index_from_before
     assert open_dataset("visevent", bare, "test").names == ["dog"]
     capsys.readouterr()
     assert main(["data", "events", "visevent", str(bare), "--split", "test"]) == 1
-    problem, count = capsys.readouterr().out.splitlines()
-    assert "cat: neither event images nor a stream" in problem
+    *problems, count = capsys.readouterr().out.splitlines()
+    assert "cat: neither event images nor a stream" in problems[0]
+    assert "cow/.event_imgs.partial" in problems[1] and len(problems) == 2
     assert count == "2 event images written"
     data = open_dataset("visevent", bare, "test")
-    assert data.names == ["bird", "cat", "dog"] and len(data[0]) == 2
+    assert data.names == ["bird", "cat", "cow", "dog"] and len(data[0]) == 2
 
 
 def test_a_stream_of_other_frames_is_an_error_and_leaves_nothing(bare, recording, copies):

@@ -61,6 +61,9 @@ def test_labels_lie_beside_the_frames_in_vots_form(tmp_path, scenes):
 def test_unknown_layouts_and_full_disks_are_errors(tmp_path, scenes, monkeypatch):
     with pytest.raises(UserError, match="did you mean 'lasher'"):
         write_sequences(tmp_path, scenes, kind="lashr")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: cannot be written"):
+        write_sequences(tmp_path / "file", scenes)
     monkeypatch.setattr(cv2, "imwrite", lambda *_: False)
     with pytest.raises(UserError, match="is the disk full"):
         write_sequences(tmp_path, scenes)
