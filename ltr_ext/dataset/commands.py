@@ -51,7 +51,7 @@ def add_commands(subparsers) -> None:
     events.set_defaults(run=run_events)
     summary = "write generated videos in a public layout"
     generate = actions.add_parser("generate", help=summary, description=run_generate.__doc__)
-    generate.add_argument("name", choices=FILES, metavar="NAME", help="depthtrack, ..")
+    generate.add_argument("name", choices=tuple(FILES), metavar="NAME", help="depthtrack, ..")
     generate.add_argument("root", type=Path, metavar="ROOT", help="folder to write the data set to")
     generate.add_argument("--split", choices=("train", "test"), default="train", help="part")
     generate.add_argument("--sequences", type=int, default=40, help="how many (default 40)")
