@@ -66,8 +66,9 @@ def add_commands(subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the demo; a run that was stopped continues where it was."""
     from ltr_ext.admin.files import write_text
+    from pytracking_ext.analysis.tables import render
 
-    from .demo_report import print_table, write_report
+    from .demo_report import scores_table, write_report
 
     began = time.perf_counter()
     demo = Demo(arguments.out, SIZES[arguments.size], arguments.seed, arguments.device)
@@ -80,8 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     seconds = time.perf_counter() - began
     text = json.dumps({"seconds": seconds, "scores": scores}, indent=2) + "\n"
     write_text(arguments.out / "scores.json", text)
-    print_table(scores)
-    print(f"report: {write_report(demo, scores)}")
+    table = scores_table(scores)
+    print(f"\n{render(table)}")
+    print(f"report: {write_report(demo, table, scores)}")
     print(f"VOT workspace: {demo.workspace}   time: {seconds:.0f} s")
     return 0
 

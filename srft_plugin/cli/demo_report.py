@@ -11,6 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from pytracking_ext.analysis.tables import Table
+
 COLUMNS = {
     "Pr": ("Pr", "{:.3f}"),
     "Re": ("Re", "{:.3f}"),
@@ -25,80 +27,50 @@ _COLOURS = {
     "fft": (230, 30, 90),
     "srft": (0, 190, 90),
 }
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; } th, td { padding: .3rem .8rem; text-align: right; }
-th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px solid var(--line); }
-img { max-width: 100%; } figure { margin: 1.5rem 0; } figcaption { font-size: .9rem; opacity: .8; }
-.scroll { overflow-x: auto; }
-"""
 
 
-def rows(scores: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """The table as text, header first."""
+def scores_table(scores: dict[str, dict[str, Any]]) -> Table:
+    """RGB-D by the VOT toolkit, and RGB before and after."""
     from .demo import TRACKERS
 
     before = scores["rgb"]["rgb_iou"]
-    lines = [["tracker", *(title for title, _ in COLUMNS.values())]]
+    table = Table(
+        "RGB-D: VOT toolkit, long-term protocol; RGB: mean IoU on held-out RGB videos",
+        ["tracker", *(title for title, _ in COLUMNS.values())],
+    )
     for name, label in TRACKERS.items():
         values = scores[name] | {"rgb_change": scores[name]["rgb_iou"] - before}
-        cells = [text.format(values[key]) for key, (_, text) in COLUMNS.items()]
-        lines.append([label, *cells])
-    return lines
+        table.add(label, [text.format(values[key]) for key, (_, text) in COLUMNS.items()])
+    return table
 
 
-def print_table(scores: dict[str, dict[str, Any]]) -> None:
-    """Prints the scores: RGB-D by the VOT toolkit, and RGB before and after."""
-    table = rows(scores)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    print("\nRGB-D: VOT toolkit, long-term protocol; RGB: mean IoU on held-out RGB videos")
-    for line in table:
-        first, *rest = line
-        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        print("  ".join([first.ljust(widths[0]), *cells]))
-
-
-def write_report(demo, scores: dict[str, dict[str, Any]]) -> Path:
+def write_report(demo, table: Table, scores: dict[str, dict[str, Any]]) -> Path:
     """Writes ``report.html``, self-contained, and returns its path."""
-    from ltr_ext.admin.files import write_text
+    from pytracking_ext.report.layout import section, table_html, write_page
 
-    header, *body = rows(scores)
-    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>"
-        for line in body
+    summary = f"""<p>The bundled RGB tracker, fine-tuned for RGB-D on {demo.size.train_sequences}
+generated videos with the same seed and budget ({demo.recipe("srft").total_steps} steps). Pr, Re and
+F-score are the VOT toolkit's (long-term protocol, {demo.size.test_sequences} unseen RGB-D videos);
+RGB IoU is the mean overlap on {demo.size.rgb_sequences} unseen RGB videos, its change what
+fine-tuning did to it. One seed on a small set: differences of a few hundredths may be chance.
+</p>"""
+    sensitivity_caption = (
+        "Prior sensitivity of the RGB tracker: mean of the ten largest Fisher eigenvalues per "
+        "operation (Eq. 8), logarithmic."
     )
-    page = f"""<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>SRFT demo</title>
-<style>{_STYLE}</style>
-<h1>SRFT demo</h1>
-<p>The bundled RGB tracker, fine-tuned for RGB-D on {demo.size.train_sequences} generated videos
-with the same seed and budget ({demo.recipe("srft").total_steps} steps). Pr, Re and F-score are the
-VOT toolkit's (long-term protocol, {demo.size.test_sequences} unseen RGB-D videos); RGB IoU is the
-mean overlap on {demo.size.rgb_sequences} unseen RGB videos, its change what fine-tuning did to it.
-One seed on a small set: differences of a few hundredths may be chance.</p>
-<div class="scroll"><table><tr>{cells}</tr>{lines}</table></div>
-{_figure(_scores_plot(scores), "Scores on RGB-D and on RGB.")}
-{_figure(_training_plot(demo), "Training: loss and IoU of the training pairs.")}
-{
-        _figure(
-            _sensitivity_plot(demo),
-            "Prior sensitivity of the RGB tracker: mean of the ten largest"
-            " Fisher eigenvalues per operation (Eq. 8), logarithmic.",
-        )
-    }
-{
-        _figure(
-            _strip(demo),
-            "Four test videos over time, colour and depth. White: ground truth; orange:"
-            " not tuned; red: full fine-tuning; green: SRFT.",
-        )
-    }
-</html>
-"""
+    strip_caption = (
+        "Test videos over time, colour and depth. White: ground truth; blue: RGB tracker; orange: "
+        "not tuned; red: full fine-tuning; green: SRFT."
+    )
+    sections = [
+        section("Scores", summary + table_html(table)),
+        _figure(_scores_plot(scores), "Scores on RGB-D and on RGB."),
+        _figure(_training_plot(demo), "Training: loss and IoU of the training pairs."),
+        _figure(_sensitivity_plot(demo), sensitivity_caption),
+        _figure(_strip(demo), strip_caption),
+    ]
     file = demo.folder / "report.html"
-    write_text(file, page)
+    write_page(file, "SRFT demo", sections)
     return file
 
 
@@ -106,7 +78,7 @@ def _figure(png: bytes, caption: str) -> str:
     data = base64.b64encode(png).decode("ascii")
     text = html.escape(caption)
     return (
-        f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
+        f'<figure><img style="max-width: 100%" alt="{text}" src="data:image/png;base64,{data}">'
         f"<figcaption>{text}</figcaption></figure>"
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from srft_plugin.cli import build_parser, main
 from srft_plugin.cli.demo import SIZES, TRACKERS, Demo
-from srft_plugin.cli.demo_report import rows
+from srft_plugin.cli.demo_report import scores_table
 from srft_plugin.errors import UserError
 
 
@@ -61,6 +61,10 @@ def test_help_and_settings_do_not_wait_for_torch():
 
 
 def test_env_set_and_show(tmp_path, capsys, monkeypatch):
+    assert main(["env", "set", "workspace_dir", str(tmp_path / "runs")]) == 0
+    assert f"workspace_dir: {tmp_path / 'runs'} (not there yet)\n" in capsys.readouterr().out
+    assert main(["env", "set", "workspace_dir", str(tmp_path)]) == 0
+    assert f"workspace_dir: {tmp_path}\n" in capsys.readouterr().out
     assert main(["env", "set", "workspace_dir", str(tmp_path / "runs")]) == 0
     assert main(["env", "show"]) == 0
     assert f"workspace_dir: {tmp_path / 'runs'}" in capsys.readouterr().out
@@ -124,9 +128,10 @@ def test_table_shows_forgetting_against_the_rgb_tracker():
         name: {"Pr": 0.5, "Re": 0.4, "F": 0.444, "rgb_iou": 0.6 - 0.1 * i, "frames_per_second": 30}
         for i, name in enumerate(TRACKERS)
     }
-    header, *lines = rows(scores)
-    change = header.index("change")
-    assert [line[change] for line in lines] == ["+0.000", "-0.100", "-0.200", "-0.300"]
+    table = scores_table(scores)
+    change = table.columns.index("change") - 1  # the first column is the label's
+    changes = [cells[change] for _, cells in table.rows]
+    assert changes == ["+0.000", "-0.100", "-0.200", "-0.300"]
 
 
 def test_convert_and_inspect(tmp_path, capsys):
