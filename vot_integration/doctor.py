@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, some
 
 from .results import is_done
 from .sequences import AUXILIARY, ground_truth_lines, unmarked_absences
@@ -152,7 +152,7 @@ def _listed(sequences: Path) -> tuple[list[str], list[str]]:
     names = [line.strip() for line in lines if line.strip()]
     missing = [name for name in names if not (sequences / name).is_dir()]
     if missing:
-        problems.append(f"{listing} names {', '.join(missing[:3])}, which {sequences} has not")
+        problems.append(f"{listing} names {some(missing)}, which {sequences} has not")
     return [name for name in names if name not in missing], problems
 
 

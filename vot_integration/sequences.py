@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 
 from ltr_ext.dataset.annotation import read_flags, read_names
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, some
 
 SUFFIXES = (".jpg", ".png")  # all that the toolkit accepts
 AUXILIARY = ("depth", "ir")  # the toolkit's names of the second channel, in order of preference
@@ -33,7 +33,7 @@ def find_sequences(root: Path) -> list[Path]:
     missing = [path.name for path in folders if not path.is_dir()]
     if missing:
         raise UserError(
-            f"{listed} names {', '.join(missing[:5])}, but {root} has no such folder; complete the "
+            f"{listed} names {some(missing)}, but {root} has no such folder; complete the "
             "data set or remove the names"
         )
     if not folders:

@@ -65,7 +65,7 @@ class Worker:
             task.sequence,
             frames=sum(len(run.frames) - 1 for run in todo),
             seconds=time.perf_counter() - start,
-            rgb_only=sum(_filled_lines(folder / f"{run.name}_rgb_only.value") for run in runs),
+            rgb_only=sum(_filled_lines(folder / f"{run.name}_rgb_only.value") for run in todo),
             error=error,
         )
 
