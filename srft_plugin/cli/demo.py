@@ -95,7 +95,7 @@ class Demo:
         folder: everything is written below it.
         size: how much to generate and train.
         seed: seeds data and training.
-        device: where to train.
+        device: where to train and to track the RGB videos; the toolkit's trackers use the CPU.
     """
 
     def __init__(self, folder: Path, size: DemoSize, seed: int, device: str):

@@ -83,12 +83,12 @@ def _figure(png: bytes, caption: str) -> str:
     )
 
 
-def _axes(columns: int):
-    """A figure with axes side by side that needs no display."""
+def _axes():
+    """A figure with two axes side by side that needs no display."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5 * columns, 3.4), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    return figure, figure.subplots(1, 2)
 
 
 def _png(figure) -> bytes:
@@ -104,7 +104,7 @@ def _hex(name: str) -> str:
 def _scores_plot(scores) -> bytes:
     from .demo import TRACKERS
 
-    figure, (left, right) = _axes(2)
+    figure, (left, right) = _axes()
     names = list(TRACKERS)
     for offset, name in enumerate(names):
         values = [scores[name][key] for key in ("Pr", "Re", "F")]
@@ -125,7 +125,7 @@ def _training_plot(demo) -> bytes:
 
     from .demo import TRACKERS
 
-    figure, axes = _axes(2)
+    figure, axes = _axes()
     for name in ("fft", "srft"):
         records = read_log(demo.run_folder(name) / "log.jsonl")
         for axis, key in zip(axes, ("loss", "iou"), strict=True):

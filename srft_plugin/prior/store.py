@@ -37,13 +37,13 @@ class Prior:
     shapes: dict[str, Shapes]
     metadata: dict[str, str] = field(default_factory=dict)
 
-    def sensitivity(self, top_k: int | None = None) -> dict[str, float]:
-        """s^p of each operation: the mean of its ``top_k`` leading eigenvalues (Eq. 8).
+    def sensitivity(self) -> dict[str, float]:
+        """s^p of each operation: the mean of its leading eigenvalues (Eq. 8).
 
-        Operations without a prior are left out. ``top_k`` defaults to all that are stored; an
-        operation with fewer parameters than that has the mean of what it has.
+        Operations without a prior are left out. For a smaller K than was stored, see ``leading``;
+        an operation with fewer parameters than K has the mean of what it has.
         """
-        return {n: float(s[:top_k].mean()) for n, s in self.spectra.items() if len(s)}
+        return {name: float(s.mean()) for name, s in self.spectra.items() if len(s)}
 
     def leading(self, top_k: int) -> Prior:
         """The prior of the ``top_k`` leading eigenvalues of each operation.

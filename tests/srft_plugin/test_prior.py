@@ -31,7 +31,7 @@ def test_sensitivity_is_the_mean_of_the_leading_eigenvalues():
     spectrum = torch.tensor([8.0, 4.0, 3.0, 1.0]).double()
     prior = Prior({"a": spectrum, "new": spectrum[:0]}, {"a": [[4]], "new": []})
     assert prior.sensitivity() == {"a": 4.0}
-    assert prior.sensitivity(top_k=2) == {"a": 6.0}
+    assert prior.leading(2).sensitivity() == {"a": 6.0}
 
 
 def test_ranks_are_percentiles_over_the_trainable_operations_with_a_prior(tracker, prior):
