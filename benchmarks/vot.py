@@ -24,8 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltr_ext.dataset.synthetic import write_sequences
-from ltr_ext.dataset.synthetic.scene import Scene, SceneOptions
+from ltr_ext.dataset.synthetic import SceneOptions, visible_scene, write_sequences
 from ltr_ext.models.checkpoint import save_network
 from ltr_ext.models.registry import build_network
 from vot_integration.workspace import create_workspace
@@ -82,7 +81,7 @@ def print_protocol(root: Path) -> None:
     """Cost of a start and of a frame, from sequences of two lengths."""
     times = []
     for length in LENGTHS:
-        scene = Scene((0, 0), SceneOptions(length=length))
+        scene = visible_scene((0, 0), SceneOptions(length=length))
         data = write_sequences(root / f"data{length}", {"scene": scene})
         workspace = create_workspace(
             root / f"w{length}", data, "vot:still", name="still", paths=[Path(__file__).parent]
@@ -99,7 +98,7 @@ def print_protocol(root: Path) -> None:
 def print_ratios(root: Path, options: argparse.Namespace) -> None:
     """Wall times of the ways to evaluate the same sequences, and their ratios."""
     scenes = {
-        f"scene{index}": Scene((0, index), SceneOptions(length=options.frames))
+        f"scene{index}": visible_scene((0, index), SceneOptions(length=options.frames))
         for index in range(options.sequences)
     }
     data = write_sequences(root / "data", scenes)
