@@ -27,8 +27,15 @@ def natural_order(name: str) -> list[str | int]:
 
 
 def image_names(folder: Path) -> list[str]:
-    """Names of the image files in a folder, in natural order; hidden files are left out."""
-    names = (path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    """Names of the image files in a folder, in natural order; hidden files are left out.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    try:
+        names = [path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
     return sorted((name for name in names if not name.startswith(".")), key=natural_order)
 
 

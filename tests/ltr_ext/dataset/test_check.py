@@ -97,6 +97,11 @@ def no_depth(folder):
     (folder / "depth").rename(folder / "tiefe")
 
 
+def no_folder_but_a_file(folder):
+    no_depth(folder)
+    (folder / "depth").touch()
+
+
 def in_parts_of_the_image(folder):
     (folder / "groundtruth.txt").write_text("0.1,0.2,0.3,0.25\n" * 4)
 
@@ -132,6 +137,7 @@ DEFECTS = [
     (other_size, "frame 0: colour 40x30, depth 20x15 pixels", 4),
     (no_annotation, "no ground-truth file", None),
     (no_depth, "no folder of depth images", None),
+    (no_folder_but_a_file, "s2/depth: cannot be read (Not a directory)", None),
     (not_an_image, "00000001.jpg: not an image", 3),
     (sixteen_bits_per_colour, "00000001.jpg: a colour image of shape (30, 40, 3) and type", 3),
     (in_parts_of_the_image, "groundtruth.txt: most boxes are smaller than a pixel", 4),
