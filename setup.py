@@ -25,11 +25,7 @@ EVENTS = ["aedat>=2.2", "h5py>=3.8"]  # event streams: aedat4 (lz4, zstd), HDF5
 FAST = ["simplejpeg>=1.7", "isal>=1.7"]  # JPEG only as far down as the crop reaches; PNG sooner
 TEXT = ["open_clip_torch>=2.20"]  # sentences for SUTrack: CLIP's text tower and tokenizer
 STUDY = ["scipy>=1.11"]  # Student's t of the study's intervals
-EXPORT = [
-    "onnx>=1.17",
-    "onnxscript>=0.5",
-    "onnxruntime>=1.20",
-]  # srft export
+EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]  # srft export
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]  # the documentation as a site
 TEST = ["pytest>=8", "hypothesis>=6", "ruff>=0.6", *VOT, *EVENTS, *FAST, *STUDY, *EXPORT]
 

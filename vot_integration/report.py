@@ -15,7 +15,7 @@ from pytracking_ext.report.plots import Plot, long_term_plots
 from srft_plugin.errors import UserError
 
 from .score import Score
-from .workspace import Workspace
+from .workspace import Workspace, require_toolkit
 
 # Largest difference from the toolkit's figure: it sums in another order in the multistart protocol.
 TOLERANCE = {"Pr": 0.0, "Re": 0.0, "F": 0.0, "EAO": 1e-12, "A": 1e-12, "R": 1e-12}
@@ -48,8 +48,9 @@ def check_against_toolkit(workspace: Workspace, scores: Mapping[str, Score]) -> 
     """Largest difference from what the toolkit's analysis gives for the same results.
 
     Raises:
-        UserError: a difference is larger than rounding can make it.
+        UserError: a difference is larger than rounding can make it, or there is no toolkit.
     """
+    require_toolkit()
     from .analysis import analyse
 
     official = analyse(workspace, list(scores))

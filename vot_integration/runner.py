@@ -18,7 +18,13 @@ from .guard import WHOLE, claim_results, evaluation_lock
 from .jobs import run_tasks
 from .results import Run, runs_of, sequence_length
 from .tasks import STAGING, Outcome, Task
-from .workspace import Workspace, open_workspace, results_folder, tracker_settings
+from .workspace import (
+    Workspace,
+    open_workspace,
+    require_toolkit,
+    results_folder,
+    tracker_settings,
+)
 
 Progress = Callable[[Outcome], None]
 
@@ -58,8 +64,10 @@ def evaluate(
 
     Raises:
         UserError: a sequence failed (after the others have run), the workspace is unusable or in
-            use, or holds results of another checkpoint.
+            use, or holds results of another checkpoint, or the toolkit is not installed.
     """
+    if not in_process:
+        require_toolkit()
     workspace = opened(workspace)
     names = chosen(workspace, trackers)
     sequences = part_of(workspace, shard)

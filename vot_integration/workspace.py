@@ -17,6 +17,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     Raises:
         UserError: ``directory`` has no such file, or it is no YAML mapping.
     """
-    import yaml  # comes with the toolkit, which the packages below this one do without
+    import yaml  # comes with timm
 
     path = directory / "config.yaml"
     if not path.is_file():
@@ -171,6 +172,12 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{path}: found {config!r:.80}, expected `registry: ...` and `stack: ...`")
     return config
+
+
+def require_toolkit() -> None:
+    """Raises UserError where the toolkit, an extra of the installation, is missing."""
+    if find_spec("vot") is None:
+        raise UserError('the VOT toolkit is not installed: pip install -e ".[vot]"')
 
 
 def results_folder(workspace: Workspace, tracker: str) -> Path:

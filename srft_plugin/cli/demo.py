@@ -67,9 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the demo; a run that was stopped continues where it was."""
     from ltr_ext.admin.files import write_text
     from pytracking_ext.analysis.tables import render
+    from vot_integration.workspace import require_toolkit
 
     from .demo_report import scores_table, write_report
 
+    require_toolkit()  # before minutes of training
     began = time.perf_counter()
     demo = Demo(arguments.out, SIZES[arguments.size], arguments.seed, arguments.device)
     demo.claim_folder(arguments.size, arguments.fresh)

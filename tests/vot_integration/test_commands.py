@@ -81,6 +81,17 @@ def test_failures_reach_the_command_line(srft, data_set, tmp_path):
     assert "raises: 1 of 3 results are missing or damaged (b_001)" in out
 
 
+def test_a_missing_toolkit_is_named(srft, data_set, tmp_path, monkeypatch):
+    directory = tmp_path / "workspace"
+    init = ("init", directory, "--sequences", data_set, "--path", HERE)
+    srft(*init, "--tracker", "fake_tracker:blob", "--name", "blob")
+    srft("evaluate", directory)
+    monkeypatch.setattr("vot_integration.workspace.find_spec", lambda name: None)
+    for command in ("evaluate", "score", "report"):
+        with pytest.raises(UserError, match=r"toolkit is not installed: pip install -e .*\[vot\]"):
+            srft(command, directory)
+
+
 def test_in_process_is_for_srft_trackers(srft, data_set, tmp_path):
     directory = tmp_path / "workspace"
     init = ("init", directory, "--sequences", data_set, "--path", HERE)
