@@ -176,14 +176,15 @@ def update(
     settings = settings.float()
     ranked = [o for o in operations if not sensitivity.by_table(o)]
     binned = [o for o in operations if sensitivity.by_table(o)]
-    if ranked:
-        tensors, blocks = _located(ranked, state, rows, COMPARED)
-        _by_rank(ranked, sensitivity, tensors, settings, blocks)
-    for start in range(0, len(binned), TABLES):
-        some = binned[start : start + TABLES]
-        tensors, blocks = _located(some, state, rows, UPDATED)
-        tables = sensitivity.tables(some, histograms)
-        update_by_table[len(blocks),](tensors, settings, tables, blocks, BLOCK=UPDATED)
+    with torch.cuda.device_of(settings):  # Triton launches on the current GPU
+        if ranked:
+            tensors, blocks = _located(ranked, state, rows, COMPARED)
+            _by_rank(ranked, sensitivity, tensors, settings, blocks)
+        for start in range(0, len(binned), TABLES):
+            some = binned[start : start + TABLES]
+            tensors, blocks = _located(some, state, rows, UPDATED)
+            tables = sensitivity.tables(some, histograms)
+            update_by_table[len(blocks),](tensors, settings, tables, blocks, BLOCK=UPDATED)
 
 
 def _located(
