@@ -11,6 +11,8 @@ from ltr_ext.dataset.files import image_names
 from pytracking_ext.parameter.srft import load
 from pytracking_ext.tracker.srft import SRFTTracker
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 folder, first_box, *checkpoint = sys.argv[1:]
 tracker = SRFTTracker(load("default_rgb", *checkpoint))
 color, depth = Path(folder) / "color", Path(folder) / "depth"

@@ -18,6 +18,8 @@ def crop(image, box, factor, size):  # a square around the box, black outside of
     return cv2.resize(square, (size, size))[None], np.array(corner), side
 
 
+if len(sys.argv) < 4:
+    sys.exit(__doc__)
 model, video, start, *aux = sys.argv[1:]
 session, box, inputs = onnxruntime.InferenceSession(model), np.array(start.split(","), float), {}
 spec = json.loads(session.get_modelmeta().custom_metadata_map["srft"])

@@ -70,7 +70,14 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _env(arguments: argparse.Namespace) -> int:
     """Show or set the paths of data sets, workspace and results."""
-    from ltr_ext.admin.environment import KEYS, environment, lookup, set_path, settings_file
+    from ltr_ext.admin.environment import (
+        KEYS,
+        environment,
+        lookup,
+        read_settings,
+        set_path,
+        settings_file,
+    )
     from srft_plugin.errors import UserError
 
     if arguments.action == "set":
@@ -79,7 +86,10 @@ def _env(arguments: argparse.Namespace) -> int:
                 "usage: srft env set KEY PATH, for example "
                 "srft env set depthtrack_dir /data/DepthTrack"
             )
-        print(f"written to {set_path(arguments.key, arguments.path)}")
+        file = set_path(arguments.key, arguments.path)
+        stored = Path(read_settings()[arguments.key])
+        print(f"{arguments.key}: {stored}{'' if stored.exists() else ' (not there yet)'}")
+        print(f"written to {file}")
         return 0
     paths = environment()
     shown = {

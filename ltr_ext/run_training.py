@@ -30,6 +30,7 @@ from ltr_ext.models.checkpoint import load_network
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import Recipe
+from ltr_ext.trainers.log import FILE
 from ltr_ext.trainers.preparation import prepare
 from ltr_ext.trainers.processes import Processes, join_processes, seed_everything
 from ltr_ext.trainers.trainer import Trainer
@@ -93,6 +94,7 @@ def train(
         validation = _loader(recipe, pairs, part, 0, samples, processes, device)
     if processes.is_first:
         print(f"what trains:\n{trainable_table(network)}")
+        print(f"log: {folder / FILE}", flush=True)  # all that is to be seen where no bar is drawn
     trainer = Trainer(
         network, model, recipe, regularizer, batches, validation, folder, device, processes
     )

@@ -1,8 +1,9 @@
-"""Sub-commands of `srft` about tracking: track, export, score, report."""
+"""Sub-commands of `srft` about tracking: track, evaluate, export, score, report."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,19 @@ def add_commands(subparsers) -> None:
     )
     track.add_argument("--rgb", required=True, help="video, image folder or camera number")
     track.add_argument("--init", required=True, metavar="x,y,w,h", help="target in frame 0")
-    track.add_argument("--param", default="default_rgb", help="parameter set or trained config")
+    track.add_argument(
+        "--param",
+        default="default_rgb",
+        help="parameter set or trained config; default: %(default)s",
+    )
     add_video_options(track)
     track.set_defaults(run=_track)
+
+    evaluate = subparsers.add_parser(
+        "evaluate", help="track a data set and score the result", description=_evaluate.__doc__
+    )
+    add_evaluation_arguments(evaluate)
+    evaluate.set_defaults(run=_evaluate)
 
     export = subparsers.add_parser(
         "export", help="write a tracker for another run time", description=_export.__doc__
@@ -72,6 +83,28 @@ def add_tracker_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `srft evaluate`, and of `run_tracker` after the tracker's name."""
+    parser.add_argument("tracker_param", help="parameter set or trained config, such as tiny_depth")
+    parser.add_argument("--dataset_name", required=True, help="for example depthtrack")
+    parser.add_argument("--dataset_root", type=Path, help="its folder; see `srft env`")
+    parser.add_argument("--sequence", help="name or number of a single sequence")
+    parser.add_argument("--runid", type=int, help="keeps the results apart from other runs")
+    parser.add_argument("--results", type=Path, help="folder for results; see `srft env`")
+    add_tracker_options(parser)
+    parser.add_argument(
+        "--batch", type=positive, help="sequences tracked in one batch; 16 on a GPU, 1 on a CPU"
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=min(os.cpu_count() or 2, 16),
+        help="threads that read images and cut search regions; %(default)s here",
+    )
+    parser.add_argument("--shard", metavar="i/n", help="only part i of n; torchrun sets it")
+    add_format(parser)
+
+
 def add_video_options(parser: argparse.ArgumentParser) -> None:
     """Options that `run_video` and `srft track` share."""
     parser.add_argument("--aux", help="auxiliary video, image folder or camera number")
@@ -110,6 +143,13 @@ def _track(arguments: argparse.Namespace) -> int:
     from pytracking_ext.run_video import parse_box, track_video
 
     return track_video(arguments.param, arguments.rgb, parse_box(arguments.init), arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    """Track a data set and score the result; the same command goes on where it was stopped."""
+    from pytracking_ext.run_tracker import run
+
+    return run(arguments)
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -186,10 +226,14 @@ def _read(arguments: argparse.Namespace) -> tuple[list, dict[str, Any], dict[str
         names = [sequence.name for sequence in sequences]
         attributes = read_attributes(arguments.attribute_files, arguments.benchmark, names)
     truths = ground_truths(sequences, how, attributes)
-    predictions = {
-        label: read_predictions(folder, truths, arguments.base)
-        for label, folder in labelled(arguments.results, arguments.benchmark).items()
-    }
+    predictions = {}
+    for label, folder in labelled(arguments.results, arguments.benchmark).items():
+        predictions[label] = read_predictions(folder, truths, arguments.base)
+        if not predictions[label]:
+            raise UserError(
+                f"{folder} has no result of the {len(truths)} sequences in {arguments.root}; "
+                f"expected a file for each, such as {next(iter(truths))}.txt"
+            )
     scores = {label: score_benchmark(truths, found, how) for label, found in predictions.items()}
     return sequences, predictions, scores, failures
 

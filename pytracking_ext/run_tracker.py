@@ -1,13 +1,12 @@
 """Tracks a data set and scores it: `python -m pytracking_ext.run_tracker srft <param>`.
 
-The command of pytracking's ``run_tracker.py``, without pytracking. A second call goes on where the
-first one stopped.
+The command of pytracking's ``run_tracker.py``, without pytracking; `srft evaluate <param>` is the
+same. A second call goes on where the first one stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ from ltr_ext.admin.environment import default_device, environment
 from ltr_ext.dataset.sequence import Sequence
 from pytracking_ext.analysis.conventions import convention
 from pytracking_ext.analysis.tables import render_all
-from pytracking_ext.commands import add_format, add_tracker_options, positive
+from pytracking_ext.commands import add_evaluation_arguments
 from pytracking_ext.evaluation.datasets import Shard, open_test_set, part, read_sequences
 from pytracking_ext.evaluation.results import box_file, open_results
 from pytracking_ext.evaluation.running import track_dataset
@@ -84,28 +83,6 @@ def network_size(parameters: TrackerParameters) -> dict[str, float]:
     }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments after the tracker's name."""
-    parser.add_argument("tracker_param", help="parameter set: default_rgb, or a trained config")
-    parser.add_argument("--dataset_name", required=True, help="for example depthtrack")
-    parser.add_argument("--dataset_root", type=Path, help="its folder; see `srft env`")
-    parser.add_argument("--sequence", help="name or number of a single sequence")
-    parser.add_argument("--runid", type=int, help="keeps the results apart from other runs")
-    parser.add_argument("--results", type=Path, help="folder for results; see `srft env`")
-    add_tracker_options(parser)
-    parser.add_argument(
-        "--batch", type=positive, help="sequences tracked in one batch; 16 on a GPU, 1 on a CPU"
-    )
-    parser.add_argument(
-        "--threads",
-        type=positive,
-        default=min(os.cpu_count() or 2, 16),
-        help="threads that read images and cut search regions; %(default)s here",
-    )
-    parser.add_argument("--shard", metavar="i/n", help="only part i of n; torchrun sets it")
-    add_format(parser)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Tracks, prints the score table; 1 when a sequence failed."""
     device = arguments.device or default_device()
@@ -137,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     """`python -m pytracking_ext.run_tracker srft <param> --dataset_name <name>`."""
     parser = argparse.ArgumentParser(description="Track a data set and score the result.")
     parser.add_argument("tracker_name", choices=("srft",))
-    add_arguments(parser)
+    add_evaluation_arguments(parser)
     return report_errors(run, parser.parse_args(argv))
 
 

@@ -47,6 +47,7 @@ def _link(arguments: argparse.Namespace) -> int:
     for path in written:
         print(f"written: {path}")
     print("linked" if written else "linked already; nothing to do")
+    print(f"next: srft doctor {arguments.checkout}")
     return 0
 
 

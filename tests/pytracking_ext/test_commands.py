@@ -77,6 +77,9 @@ def test_score_says_what_is_missing(depthtrack, results, capsys):
     (results / "cup.txt").write_bytes((results / "bag.txt").read_bytes())
     assert srft("score", "depthtrack", depthtrack, results) == 1
     assert "FAILED bag:" in capsys.readouterr().err
+    assert srft("score", "depthtrack", depthtrack, results.parent) == 2
+    message = f"{results.parent} has no result of the 1 sequences in {depthtrack}; expected"
+    assert message in capsys.readouterr().err
 
 
 def test_scores_by_attribute(depthtrack, results, tmp_path, capsys, monkeypatch):

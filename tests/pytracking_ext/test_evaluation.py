@@ -19,6 +19,7 @@ from pytracking_ext.evaluation.scores import score_folder
 from pytracking_ext.parameter.srft import in_engine
 from pytracking_ext.run_tracker import evaluate, network_size
 from pytracking_ext.tracker.srft import SRFTTracker
+from srft_plugin.cli import main as srft
 from srft_plugin.errors import UserError
 
 
@@ -229,6 +230,8 @@ def test_the_command_tracks_scores_and_fails_honestly(
     assert (tmp_path / "srft" / "any_003" / "depthtrack" / "fast.txt").exists()
     assert run_tracker.main([*command, "--sequence", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
+    assert srft(["evaluate", *command[1:]]) == 0  # the same command, for data sets of one's own
+    assert capsys.readouterr().out == output
 
 
 @pytest.mark.parametrize(("split", "seen"), [("train", [1, 0, 1]), ("test", [1, 1, 1])])

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from ltr_ext.admin.environment import default_device
+from ltr_ext.admin.environment import default_device, remedy
 from ltr_ext.models.checkpoint import load_network
 from ltr_ext.models.sutrack import SUTrack
 from ltr_ext.models.swintrack import SwinTrack
@@ -150,8 +150,8 @@ def trained_network(config: str) -> Path:
         return network
     if config in trained_names():
         raise UserError(
-            f"config {config!r} has not left {network} yet; run "
-            f"`python -m ltr_ext.run_training srft {config}` or give --checkpoint"
+            f"config {config!r} has not left {network} yet; run `srft train {config}`, or give "
+            f"--checkpoint. If it was trained in another folder, {remedy('workspace_dir')}"
         )
     raise unknown("tracker parameters", config, sorted({*module_names(), *trained_names()}))
 
