@@ -1,6 +1,7 @@
 """Figures from the command line: what they need, and that they draw something."""
 
 import json
+from functools import partial
 
 import cv2
 import pytest
@@ -14,6 +15,8 @@ from ltr_ext.trainers.settings import write_settings
 from srft_plugin.cli import main
 from srft_plugin.groups import operation_groups
 from srft_plugin.prior import Prior
+from srft_plugin.prior.curvature import lanczos_spectra
+from srft_plugin.prior.estimate import METHODS
 
 PATCH = "backbone.patch_embed.proj"
 
@@ -32,7 +35,8 @@ def test_sensitivity(base, tmp_path, capsys):
     assert "backbone.blocks.3.attn.qkv" in capsys.readouterr().out
 
 
-def test_sensitivity_by_another_method(base, tmp_path):
+def test_sensitivity_by_another_method(base, tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "lanczos", partial(lanczos_spectra, steps=2))
     arguments = ["--config", "tiny_depth", "--method", "lanczos", "--out", str(tmp_path)]
     overrides = [f"base={base}", "prior_samples=2", "top_k=1", "workers=0"]
     assert main(["sensitivity", *arguments, *overrides]) == 0
