@@ -177,6 +177,8 @@ class Capture:
                 if self._foreign is not None:
                     self._look(owned, gradient)
                 elif name in records:
+                    # Held by the hook, it would refer to the node that holds the hook, for ever.
+                    record = records[name]
                     record.output_gradients[index] = gradient
                     if len(record.output_gradients) == len(record.inputs):
                         self._finish(name, records)

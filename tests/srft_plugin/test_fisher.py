@@ -1,5 +1,6 @@
 """The exact leading eigenvalues against explicit per-sample gradients and eigendecompositions."""
 
+import gc
 import warnings
 
 import pytest
@@ -9,6 +10,7 @@ import torch.nn.utils.prune
 from torch import nn
 
 from srft_plugin import UserError, estimate_prior, operation_groups
+from srft_plugin.prior.capture import _Record
 
 
 def explicit_spectrum(network, loss_fn, batches, members, top_k):
@@ -169,6 +171,13 @@ def test_no_weight_gradient_is_formed():
         p.register_hook(calls.append)
     estimate(network, lambda net, x: net(x).square().sum(1), [torch.ones(3, 4).double()], top_k=1)
     assert calls == []
+
+
+def test_nothing_of_a_batch_is_kept(tracker, loss_fn, make_batch):
+    """A record that is referred to by the hook of its own node would never be freed."""
+    estimate_prior(tracker, loss_fn, [make_batch(4), make_batch(4)], top_k=8)
+    gc.collect()
+    assert not [o for o in gc.get_objects() if isinstance(o, _Record)]
 
 
 def test_network_is_left_as_it_was(tracker, loss_fn, make_batch):
