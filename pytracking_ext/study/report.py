@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,40 +134,41 @@ def _text(value: Estimate) -> str:
 
 
 def write_report(results: Results, questions: Iterable[str], out: Path) -> Path:
-    """Writes ``study.md`` and, per modality, ``plasticity_stability_<modality>.png`` to ``out``."""
+    """Writes ``study.md`` and a figure per modality and question to ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     sections = ["# Tables of the study", LEGEND]
     for modality in dict.fromkeys(cell.modality for cell in results):
-        figure = out / f"plasticity_stability_{modality}.png"
-        atomic_write(figure, lambda file, modality=modality: _draw(results, modality, file))
-        sections.append(f"![What was learned and what was kept: {modality}]({figure.name})")
-        asked = [QUESTIONS[name] for name in questions if QUESTIONS[name].concerns(modality)]
-        tables = [question_table(results, modality, question) for question in asked]
-        tables.append(attribute_table(results, modality))
-        sections += [render(table, "markdown") for table in tables if table.rows]
+        for name in questions:
+            question = QUESTIONS[name]
+            table = question_table(results, modality, question)
+            if not table.rows or not question.concerns(modality):
+                continue
+            sections.append(render(table, "markdown"))
+            figure = out / f"{modality}_{name}.png"
+            atomic_write(figure, partial(_draw, results, modality, question))
+            sections.append(f"![What was learned and what was kept]({figure.name})")
+        sections.append(render(attribute_table(results, modality), "markdown"))
     file = out / "study.md"
     write_text(file, "\n\n".join(sections) + "\n")
     return file
 
 
-def _draw(results: Results, modality: str, file: Path) -> None:
+def _draw(results: Results, modality: str, question: Question, file: Path) -> None:
     """Plasticity (target IoU) against stability (RGB IoU), a cross of intervals per variant.
 
     What was not trained is in the tables alone: it lies too far off for the rest to be told apart.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.5, 5), layout="constrained")
+    figure = Figure(figsize=(8.5, 4), layout="constrained")
     axes = figure.subplots()
-    for variant in _run_variants(results, modality):
-        if VARIANTS[variant] is None:
+    for variant in question.variants:
+        x, y = (values_by_seed(results, modality, variant, measure) for measure in MEASURES[:2])
+        if VARIANTS[variant] is None or not x:
             continue
-        x, y = (
-            estimate(list(values_by_seed(results, modality, variant, measure).values()))
-            for measure in MEASURES[:2]
-        )
-        half = [0.0 if math.isnan(e.half) else e.half for e in (x, y)]
-        axes.errorbar(x.mean, y.mean, half[1], half[0], fmt="o", capsize=3, label=variant)
+        learned, kept = estimate(list(x.values())), estimate(list(y.values()))
+        half = [0.0 if math.isnan(e.half) else e.half for e in (learned, kept)]
+        axes.errorbar(learned.mean, kept.mean, half[1], half[0], fmt="o", capsize=3, label=variant)
     axes.set_xlabel("learned: IoU with both cameras (percent)")
     axes.set_ylabel("kept: IoU by RGB alone (percent)")
     figure.legend(loc="outside right upper")

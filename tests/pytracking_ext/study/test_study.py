@@ -143,7 +143,7 @@ def test_a_table_marks_the_differences_that_are_real(tmp_path):
     assert rows["rgb"][:2] == ["-", "50.0 (-1.0)"]
     assert rows["srft:prior"][:2] == ["1", "90.0 (+40.0)"]
     text = write_report(results, ["sensitivities"], tmp_path).read_text("utf-8")
-    assert "**+10.0**" in text and (tmp_path / "plasticity_stability_depth.png").stat().st_size
+    assert "**+10.0**" in text and (tmp_path / "depth_sensitivities.png").stat().st_size
 
 
 def test_a_report_shows_what_is_finished(tmp_path, capsys):
