@@ -133,7 +133,7 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> 
 
 
 def run_training(arguments: argparse.Namespace) -> int:
-    """Trains what the command line asks for and prints where the network is."""
+    """Trains what the command line asks for."""
     from ltr_ext.admin.environment import default_device
     from ltr_ext.recipe import load_recipe
     from ltr_ext.run_training import run_dir, train
@@ -141,5 +141,5 @@ def run_training(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.config).override(arguments.overrides)
     folder = run_dir(arguments.name or arguments.config, arguments.workspace)
     device = arguments.device or default_device()
-    print(f"network: {train(recipe, folder, device, arguments.accept_changes)}")
+    train(recipe, folder, device, arguments.accept_changes)
     return 0

@@ -101,6 +101,8 @@ def train(
     trainer.train(accept_changes)
     file = folder / "network.safetensors"
     trainer.write_network(file)
+    if processes.is_first:
+        print(f"network: {file}")
     processes.leave()
     return file
 

@@ -23,8 +23,6 @@ from ltr_ext.admin.files import file_sha256, write_text
 from srft_plugin.errors import UserError
 
 HEADER = "run.json"
-# What makes two runs different; the rest of the header is for people.
-IDENTITY = ("checkpoint_sha256", "parameters")
 
 
 @dataclass(frozen=True)
@@ -116,11 +114,20 @@ def open_results(
         write_text(path, json.dumps(header | about(), indent=2) + "\n")
         return
     existing = read_record(path)
-    differing = [key for key in IDENTITY if existing.get(key) != header[key]]
+    before, after = _identity(existing), _identity(header)
+    differing = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
     if differing:
         was, now = (", ".join(f"{key}={run.get(key)}" for key in differing)
-                    for run in (existing, header))  # fmt: skip
+                    for run in (before, after))  # fmt: skip
         raise UserError(
             f"{directory} holds results of another tracker ({was}; now {now}); "
             "use another --runid, or delete that folder"
         )
+
+
+def _identity(header: dict[str, Any]) -> dict[str, Any]:
+    """What makes two runs different; the rest of a header is for people."""
+    return {
+        "checkpoint_sha256": header.get("checkpoint_sha256"),
+        **(header.get("parameters") or {}),
+    }

@@ -58,7 +58,7 @@ def test_results_of_other_weights_are_not_mixed_in(tmp_path, parameters, sequenc
         evaluate(parameters, sequences, tmp_path / "r", progress=False)
     parameters.checkpoint.write_bytes(b"weights")
     parameters.margin = 3
-    with pytest.raises(UserError, match="parameters"):
+    with pytest.raises(UserError, match=r"another tracker \(margin=[\d.]+; now margin=3\)"):
         evaluate(parameters, sequences, tmp_path / "r", progress=False)
     header = json.loads((tmp_path / "r" / "run.json").read_text())
     assert header["checkpoint"] == str(parameters.checkpoint)
