@@ -14,6 +14,8 @@ from pytracking_ext.evaluation.running import track_many
 from pytracking_ext.evaluation.scores import ground_truths
 from pytracking_ext.parameter.srft import from_checkpoint
 
+if len(sys.argv) != 5:
+    sys.exit(__doc__)
 benchmark, root, *networks = sys.argv[1:]
 sequences, _ = read_sequences(open_test_set(benchmark, root))
 how = convention(benchmark)
