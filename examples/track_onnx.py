@@ -18,9 +18,7 @@ def crop(image, box, factor, size):  # a square around the box, black outside of
     return cv2.resize(square, (size, size))[None], np.array(corner), side
 
 
-if len(sys.argv) < 4:
-    sys.exit(__doc__)
-model, video, start, *aux = sys.argv[1:]
+model, video, start, *aux = sys.argv[1:] if len(sys.argv) > 3 else sys.exit(__doc__)
 session, box, inputs = onnxruntime.InferenceSession(model), np.array(start.split(","), float), {}
 spec = json.loads(session.get_modelmeta().custom_metadata_map["srft"])
 streams = [cv2.VideoCapture(name) for name in (video, *aux)]
