@@ -44,7 +44,7 @@ def test_settings_of_a_parameter_set_stay_with_other_weights(base, monkeypatch):
 
 def test_a_training_run_is_a_parameter_set(base, tmp_path, monkeypatch):
     monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path))
-    with pytest.raises(UserError, match="run_training srft tiny_depth"):
+    with pytest.raises(UserError, match="srft train tiny_depth"):
         load("tiny_depth")
     run = tmp_path / "checkpoints" / "ltr" / "srft" / "tiny_depth"
     run.mkdir(parents=True)
