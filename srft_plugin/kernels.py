@@ -21,9 +21,10 @@ from torch.nn import Parameter
 from torch.optim import AdamW, Optimizer
 
 from srft_plugin.errors import UserError
-from srft_plugin.ranking import EXACT_ELEMENTS, Operation, Sensitivity, local, on_device
+from srft_plugin.ranking import Operation, Sensitivity, local, on_device
 from srft_plugin.transfer import magnitude_bins
 
+State = dict[Parameter, dict[str, Tensor]]  # of AdamW
 # What torch.compile calls unless the environment names another in CXX.
 COMPILER = {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
 
@@ -81,19 +82,17 @@ class FusedAdamW:
         return others
 
     def _accepts(self, operation: Operation, sensitivity: Sensitivity) -> bool:
-        states = [self.optimizer.state.get(p) for p in operation.parameters]
-        if not all(states) or not all(
-            local(t).is_contiguous()
-            for p, state in zip(operation.parameters, states, strict=True)
-            for t in (p, p.grad, state["exp_avg"], state["exp_avg_sq"])
-        ):
+        state = self.optimizer.state
+        if not all(state.get(p) for p in operation.parameters):
             return False
+        tensors = [t for p in operation.parameters for t in step_tensors(p, state)]
+        if not all(t.is_contiguous() for t in tensors):
+            return False
+        by_table = sensitivity.by_table(operation)
         if is_on_gpu(operation.parameters[0]):
-            is_small = operation.elements() <= EXACT_ELEMENTS
-            by_kernel = is_small or sensitivity.by_table(operation)
-            return by_kernel and _triton_update().accepts(operation, self.optimizer.state)
+            return (by_table or operation.is_small) and _triton_update().accepts(tensors)
         dtypes = {p.dtype for p in operation.parameters}
-        return sensitivity.by_table(operation) and dtypes <= {torch.float32, torch.float64}
+        return by_table and dtypes <= {torch.float32, torch.float64}
 
     def _settings(self, operations: list[Operation]) -> tuple[Tensor, dict[Parameter, int]]:
         """Count the step; then h of ``adamw_update``, (parameters, 8) float64, and the row of
@@ -129,10 +128,16 @@ class FusedAdamW:
         return torch.stack([torch.ones_like(counted).mul_(c) for c in columns], 1)
 
 
+def step_tensors(p: Parameter, state: State) -> tuple[Tensor, ...]:
+    """What this process holds of the value, the gradient and the two moments of a parameter."""
+    own = state[p]
+    return tuple(local(t) for t in (p.detach(), p.grad, own["exp_avg"], own["exp_avg_sq"]))
+
+
 def update_on_cpu(
     operations: list[Operation],
     sensitivity: Sensitivity,
-    state: dict[Parameter, dict[str, Tensor]],
+    state: State,
     settings: Tensor,
     rows: dict[Parameter, int],
 ) -> None:
@@ -148,9 +153,8 @@ def update_on_cpu(
     for some in sensitivity.batches(operations):
         for operation, table in zip(some, sensitivity.tables(some), strict=True):
             for p in operation.parameters:
-                tensors = (p, p.grad, state[p]["exp_avg"], state[p]["exp_avg_sq"])
                 h = exact[p.dtype][rows[p]]
-                update(*(local(t.detach()).view(-1) for t in tensors), table, h)
+                update(*(t.view(-1) for t in step_tensors(p, state)), table, h)
 
 
 def adamw_update(p: Tensor, g: Tensor, m: Tensor, v: Tensor, table: Tensor, h: Tensor) -> None:

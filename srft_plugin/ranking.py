@@ -45,6 +45,11 @@ class Operation:
         """Number of parameters, those of other processes included."""
         return sum(p.numel() for p in self.parameters)
 
+    @property
+    def is_small(self) -> bool:
+        """Whether it is ranked exactly, where one process holds all of it."""
+        return self.elements() <= EXACT_ELEMENTS
+
 
 @dataclass(frozen=True)
 class Sensitivity:
@@ -61,8 +66,8 @@ class Sensitivity:
     def by_table(self, operation: Operation) -> bool:
         """Whether s_n is a function of the histogram bin of the gradient."""
         sharded = any(isinstance(p.grad, DTensor) for p in operation.parameters)
-        is_small = operation.elements() <= EXACT_ELEMENTS and not sharded
-        return self.transfer == 0 or (self.ranking != "exact" and not is_small)
+        by_rank = self.ranking == "exact" or (operation.is_small and not sharded)
+        return self.transfer == 0 or not by_rank
 
     def batches(self, operations: list[Operation]) -> Iterator[list[Operation]]:
         """Operations that ``tables`` or ``exact`` take together."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from srft_plugin import transfer
+from srft_plugin.kernels import State, step_tensors
 from srft_plugin.ranking import Operation, Sensitivity, local, on_device
 
 BINS = tl.constexpr(transfer.BINS)
@@ -24,7 +25,6 @@ DROPPED_BITS = tl.constexpr(transfer.DROPPED_BITS)
 COUNTED, UPDATED, COMPARED = 1024, 1024, 64  # elements of a program, by kernel
 ALIGNMENT = 16  # bytes, of every tensor that is updated
 TABLES = 64  # of so many operations at a time, which bounds their memory
-State = dict[Parameter, dict[str, Tensor]]
 # Columns of the table of tensors: addresses of value, gradient and moments; number of elements;
 # rows of the operation and of the settings.
 COLUMNS = tl.constexpr(7)
@@ -151,9 +151,8 @@ def histograms(gradients: list[tuple[Tensor, int]], rows: int) -> Tensor:
     return counts
 
 
-def accepts(operation: Operation, state: State) -> bool:
-    """Whether the kernels can step ``operation``, whose tensors are known to be contiguous."""
-    tensors = [local(t) for p in operation.parameters for t in _tensors(p, state)]
+def accepts(tensors: list[Tensor]) -> bool:
+    """Whether the kernels can step an operation of these ``step_tensors``, all contiguous."""
     return all(t.dtype == torch.float32 and t.data_ptr() % ALIGNMENT == 0 for t in tensors)
 
 
@@ -174,8 +173,10 @@ def update(
         rows: of the settings, by parameter.
     """
     settings = settings.float()
-    ranked = [o for o in operations if not sensitivity.by_table(o)]
-    binned = [o for o in operations if sensitivity.by_table(o)]
+    ranked: list[Operation] = []
+    binned: list[Operation] = []
+    for operation in operations:
+        (binned if sensitivity.by_table(operation) else ranked).append(operation)
     with torch.cuda.device_of(settings):  # Triton launches on the current GPU
         if ranked:
             tensors, blocks = _located(ranked, state, rows, COMPARED)
@@ -194,7 +195,7 @@ def _located(
     members = [(p, row) for row, operation in enumerate(operations) for p in operation.parameters]
     lengths = tuple(local(p).numel() for p, _ in members)
     entries = [
-        (*(local(t).data_ptr() for t in _tensors(p, state)), length, row, rows[p])
+        (*(t.data_ptr() for t in step_tensors(p, state)), length, row, rows[p])
         for (p, row), length in zip(members, lengths, strict=True)
     ]
     device = operations[0].parameters[0].device
@@ -221,10 +222,6 @@ def _by_rank(
         blocks,
         BLOCK=COMPARED,
     )
-
-
-def _tensors(p: Parameter, state: State) -> tuple[Tensor, ...]:
-    return p, p.grad, state[p]["exp_avg"], state[p]["exp_avg_sq"]
 
 
 @lru_cache(maxsize=64)

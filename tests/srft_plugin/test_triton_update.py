@@ -100,7 +100,6 @@ def test_what_the_kernels_cannot_step_takes_the_general_path(monkeypatch):
     """Half precision, an address that is no multiple of 16, a large operation to be sorted."""
     monkeypatch.setattr(triton_update, "update", None)  # must not be called
     monkeypatch.setattr("srft_plugin.ranking.EXACT_ELEMENTS", 1)
-    monkeypatch.setattr("srft_plugin.kernels.EXACT_ELEMENTS", 1)
     odd = torch.randn(41, device=DEVICE)[1:].requires_grad_()
     half = torch.randn(40, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
     for p, ranking in ((odd, "sampled"), (half, "sampled"), (odd.detach().clone(), "exact")):
