@@ -26,11 +26,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from ltr_ext.dataset.registry import open_dataset
 from ltr_ext.dataset.sequence import Sequence
+from ltr_ext.models.flops import count_flops
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network, network_names
 from pytracking_ext.engine import Engine
@@ -207,7 +206,7 @@ def row(name: str, device: str, repeats: int) -> str:
     """The row of one network; the memory is that of the eager network."""
     network = random_network(name).to(device)
     inputs = example_inputs(network, torch.device(device))
-    gflops = count_flops(network, inputs) / 1e9
+    gflops = count_flops(network, inputs)[0] / 1e9
     with torch.inference_mode():
         network(*inputs)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -260,7 +259,7 @@ def example_inputs(network: TrackingNetwork, device: torch.device) -> list[Tenso
 @torch.inference_mode()
 def floor_seconds(network: TrackingNetwork, device: torch.device) -> float:
     """Float32 weights read once at the measured bandwidth, products at the measured rate."""
-    flops = count_flops(network, example_inputs(network, device))
+    flops, _ = count_flops(network, example_inputs(network, device))
     square = torch.randn(1024, 1024, device=device)
     product = min(timed(lambda: square @ square, device) for _ in range(10))
     block = torch.randn(1 << 25, device=device)
@@ -268,14 +267,6 @@ def floor_seconds(network: TrackingNetwork, device: torch.device) -> float:
     size = sum(value.numel() for value in network.parameters()) * 4
     rate, bandwidth = 2 * 1024**3 / product, 4 * block.numel() / reading
     return flops / rate + size / bandwidth
-
-
-@torch.inference_mode()
-def count_flops(network: TrackingNetwork, inputs: list[Tensor]) -> int:
-    """Of all products, those of attention included, which torch counts in this form alone."""
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        network(*inputs)
-    return counter.get_total_flops()
 
 
 def print_startup(repeats: int = 5) -> None:

@@ -20,10 +20,9 @@ from pathlib import Path
 import torch
 from common import noise_batch  # beside this file
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from ltr_ext.actors.tracking import TrackingActor
+from ltr_ext.models.flops import count_flops
 from ltr_ext.models.registry import build_network, network_names, network_spec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +48,9 @@ def main() -> None:
             for part in ("", "_head.")
         )
         ratio = 1.0 if name == REFERENCE else seconds(network) / reference
-        every, layers = (number / 1e9 for number in flops(network))
+        network = network.to("meta").eval()
+        flops = count_flops(network, _images(network, "meta"))
+        every, layers = (number / 1e9 for number in flops)
         print(
             f"| {name} | {error} | {total:.1f} | {total - head:.1f} | {every:.1f} | {layers:.1f} "
             f"| {ratio:.2f} |",
@@ -70,20 +71,6 @@ def seconds(network: nn.Module) -> float:
         best = min(best, time.process_time() - start)
     network.zero_grad()
     return best
-
-
-def flops(network: nn.Module) -> tuple[int, int]:
-    """Of a forward pass in eval mode, in all and of linear layers and convolutions alone.
-
-    Counted on shapes; nothing is computed.
-    """
-    network = network.to("meta").eval()
-    counter = FlopCounterMode(display=False)
-    # The plain implementation of attention is made of products that the counter knows.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        network(*_images(network, "meta"))
-    attention = counter.get_flop_counts()["Global"].get(torch.ops.aten.bmm, 0)
-    return counter.get_total_flops(), counter.get_total_flops() - attention
 
 
 def _images(network: nn.Module, device: str) -> list[Tensor]:

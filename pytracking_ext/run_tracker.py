@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from ltr_ext.admin.environment import default_device, environment
 from ltr_ext.dataset.sequence import Sequence
+from ltr_ext.models.flops import count_flops
 from pytracking_ext.analysis.conventions import convention
 from pytracking_ext.analysis.tables import render_all
 from pytracking_ext.commands import add_evaluation_arguments
@@ -61,7 +60,6 @@ def device_name(device: str) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-@torch.inference_mode()
 def network_size(parameters: TrackerParameters) -> dict[str, float]:
     """Parameters in millions and GFLOPs per frame, as in Table XII: those of linear layers and
     convolutions, a multiply-add is two."""
@@ -73,13 +71,9 @@ def network_size(parameters: TrackerParameters) -> dict[str, float]:
         torch.zeros(1, spec.in_channels, size, size, device=parameters.device)
         for size in (spec.template_size, spec.search_size)
     ]
-    # The plain implementation of attention is counted alike on every device: as ``bmm``.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        network(*images)
-    attention = counter.flop_counts["Global"][torch.ops.aten.bmm]
     return {
         "parameters_m": sum(value.numel() for value in network.parameters()) / 1e6,
-        "gflops": (counter.get_total_flops() - attention) / 1e9,
+        "gflops": count_flops(network, images)[1] / 1e9,
     }
 
 
