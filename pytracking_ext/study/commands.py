@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from pytracking_ext.commands import positive
 
-from .plan import BUDGETS, QUESTIONS
+from .plan import BUDGETS, QUESTIONS, Budget
 
 
 def add_commands(subparsers) -> None:
@@ -28,6 +29,12 @@ def add_commands(subparsers) -> None:
         parser.add_argument(
             "--question", action="append", choices=QUESTIONS, help="may be repeated; default: all"
         )
+        parser.add_argument(
+            "--modality",
+            action="append",
+            choices=BUDGETS["full"].modalities,
+            help="may be repeated; default: those of the budget",
+        )
         parser.set_defaults(run=command)
     run.add_argument("--device", action="append", help="may be repeated; default: cpu")
     run.add_argument("--jobs", type=positive, default=1, help="trainings that run at the same time")
@@ -44,7 +51,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     from .plan import cells
     from .runner import run_study
 
-    budget, shard = BUDGETS[arguments.budget], Shard.parse(arguments.shard)
+    budget, shard = _budget(arguments), Shard.parse(arguments.shard)
     plan = list(cells(budget, _questions(arguments)))
     part = plan[shard.index - 1 :: shard.count]
     run_study(part, budget, arguments.out, arguments.device or ["cpu"], arguments.jobs)
@@ -58,7 +65,7 @@ def report_command(arguments: argparse.Namespace) -> int:
     from .runner import finished
 
     questions = _questions(arguments)
-    plan = list(cells(BUDGETS[arguments.budget], questions))
+    plan = list(cells(_budget(arguments), questions))
     results = finished(plan, arguments.out)
     file = write_report(results, questions, arguments.out)
     print(f"study: {file} ({len(results)} of {len(plan)} trainings)")
@@ -67,3 +74,8 @@ def report_command(arguments: argparse.Namespace) -> int:
 
 def _questions(arguments: argparse.Namespace) -> tuple[str, ...]:
     return tuple(arguments.question or QUESTIONS)
+
+
+def _budget(arguments: argparse.Namespace) -> Budget:
+    budget = BUDGETS[arguments.budget]
+    return replace(budget, modalities=tuple(arguments.modality or budget.modalities))

@@ -157,3 +157,7 @@ def test_a_report_shows_what_is_finished(tmp_path, capsys):
     assert main([*command, "--out", str(tmp_path)]) == 0
     assert "3 of 10 trainings" in capsys.readouterr().out
     assert "| srft |" in (tmp_path / "study.md").read_text("utf-8")
+    command += ["--out", str(tmp_path), "--modality", "event"]
+    assert main(command) == 2
+    assert main([*command, "--modality", "depth"]) == 0
+    assert "3 of 20 trainings" in capsys.readouterr().out
