@@ -37,7 +37,9 @@ def add_commands(subparsers) -> None:
         "export", help="write a tracker for another run time", description=_export.__doc__
     )
     export.add_argument("checkpoint", type=Path, help="weights, parameter set or trained config")
-    export.add_argument("target", type=Path, nargs="?", help="default: beside the weights")
+    export.add_argument(
+        "target", type=Path, nargs="?", help="default: beside the weights; here for a name"
+    )
     export.add_argument("--format", default="onnx", help="onnx, torch-export or tensorrt-ready")
     export.set_defaults(run=_export)
 
@@ -160,7 +162,8 @@ def _export(arguments: argparse.Namespace) -> int:
     source = arguments.checkpoint
     by_name = not (source.suffix or source.exists())
     parameters = load(str(source), device="cpu") if by_name else from_checkpoint(source)
-    target = arguments.target or parameters.checkpoint.with_suffix("")
+    beside = Path(source.name) if by_name else source.with_suffix("")
+    target = arguments.target or beside
     print(f"exported: {export(parameters, target, arguments.format)}")
     return 0
 

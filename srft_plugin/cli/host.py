@@ -22,6 +22,7 @@ PACKAGES = {  # distribution: what it is needed for
 }
 HOST_PATHS = ("ltr/admin/local.py", "pytracking/evaluation/local.py")
 NOT_SET = "not set"
+WRONG = "wrong"
 
 
 def add_commands(subparsers) -> None:
@@ -59,7 +60,8 @@ def _unlink(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    """Show versions, GPU, paths and links, and what to do about what is missing."""
+    """Show versions, GPU, paths and links, and what to do about what is missing; 1 if what was set
+    or given is wrong."""
     checks = [*_packages(), *_device(), *_paths(), *_checkout(arguments.checkout)]
     if arguments.json:
         rows = [dict(zip(("check", "found", "remedy"), check, strict=True)) for check in checks]
@@ -72,7 +74,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
         width = max(len(name) for name, _, _ in shown)
         for name, found, remedy in shown:
             print(f"{name:<{width}}  {found}" + (f"  -> {remedy}" if remedy else ""))
-    return 0
+    return int(any(found == WRONG for _, found, _ in checks))
 
 
 Check = tuple[str, str, str]  # what was looked at, what was found, what to do about it ("": fine)
@@ -117,7 +119,7 @@ def _paths() -> list[Check]:
         try:
             checks.append((key, str(settings.get(dataset)), ""))
         except UserError as error:
-            checks.append((key, "wrong", str(error)))
+            checks.append((key, WRONG, str(error)))
     return checks
 
 
@@ -128,7 +130,7 @@ def _checkout(checkout: Path | None) -> list[Check]:
     try:
         current = linked(checkout.resolve())
     except UserError as error:
-        return [(row, "wrong", str(error))]
+        return [(row, WRONG, str(error))]
     remedy = "" if len(current) == len(SHIMS) else f"srft link {checkout}"
     checks = [(row, f"{len(current)} of {len(SHIMS)} files", remedy)]
     for name in HOST_PATHS:

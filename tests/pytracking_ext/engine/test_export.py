@@ -146,6 +146,13 @@ def test_what_is_exported_may_be_the_name_of_a_training(tmp_path, monkeypatch, c
         assert message in capsys.readouterr().err
 
 
+def test_a_name_is_exported_to_this_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "default_rgb", "--format", "torch-export"]) == 0
+    assert (tmp_path / "default_rgb.pt2").is_file()
+    assert "exported: default_rgb.pt2" in capsys.readouterr().out
+
+
 def test_bad_requests(small, tmp_path, monkeypatch):
     parameters = TrackerParameters(small("ostrack256"), Path("weights"))
     with pytest.raises(UserError, match="unknown format 'onx'; did you mean 'onnx'"):
