@@ -19,6 +19,7 @@ MINI = ViTSpec(
     dim=96,
     depth=4,
     heads=3,
+    stem=(16, 32, 48),  # convolutions before the patches: learns sooner from scratch
     head_channels=32,
     drop_path=0.0,
 )

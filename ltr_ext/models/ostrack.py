@@ -22,6 +22,7 @@ class ViTSpec(NetworkSpec):
 
     Attributes:
         dim, depth, heads: of the ViT; the default is ViT-B.
+        stem: widths of the convolutions before the patches (``PatchEmbed``); empty as in ViT.
         head_channels: first width of the CENTER head.
         eliminate_at: blocks (zero-based) with candidate elimination; empty for none.
         eliminate_during: epochs in which training begins to eliminate and does so in full.
@@ -32,6 +33,7 @@ class ViTSpec(NetworkSpec):
     dim: int = 768
     depth: int = 12
     heads: int = 12
+    stem: tuple[int, ...] = ()
     head_channels: int = 256
     eliminate_at: tuple[int, ...] = ()
     eliminate_during: tuple[int, int] = (20, 100)
@@ -41,6 +43,10 @@ class ViTSpec(NetworkSpec):
     def drop_paths(self) -> list[float]:
         """Rate of each block."""
         return torch.linspace(0, self.drop_path, self.depth, device="cpu").tolist()
+
+    def patches(self) -> PatchEmbed:
+        """From the image of one modality to its tokens."""
+        return PatchEmbed(self.stride, 3, self.dim, self.stem)
 
     def blocks(self) -> nn.ModuleList:
         """The stack of blocks of one branch."""
@@ -82,7 +88,7 @@ class OSTrackBackbone(Positions):
         super().__init__(spec)
         self.spec = spec
         self.keep = KEEP
-        self.patch_embed = PatchEmbed(spec.stride, 3, spec.dim)
+        self.patch_embed = spec.patches()
         self.blocks = spec.blocks()
         self.norm = layer_norm(spec.dim)
         self.apply(initialise)

@@ -21,12 +21,12 @@ ELIMINATION = (3, 6, 9)  # blocks with candidate elimination in all public ViT-B
 
 _BUNDLED = {  # sizes of the bundled tracker, and of the networks that extend it
     "template_size": 64, "search_size": 128, "dim": 192, "depth": 4, "heads": 3,
-    "head_channels": 64, "drop_path": 0.0,
+    "stem": (32, 64, 96), "head_channels": 64, "drop_path": 0.0,
 }  # fmt: skip
 _TINY = ViTSpec(name="ostrack_tiny", **_BUNDLED)
 _SMALL = ViTSpec(
     name="ostrack_small", template_size=96, search_size=192, dim=256, depth=8, heads=4,
-    head_channels=128, drop_path=0.0,
+    stem=(32, 64, 128), head_channels=128, drop_path=0.0,
 )  # fmt: skip
 _OSTRACK256 = ViTSpec(name="ostrack256", template_size=128, search_size=256)
 _OSTRACK384 = ViTSpec(name="ostrack384", template_size=192, search_size=384, search_factor=5.0)

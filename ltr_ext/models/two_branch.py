@@ -17,7 +17,7 @@ from .network import (
 )
 from .ostrack import OSTrack, Positions, ViTSpec, ViTTracker
 from .sutrack import SUTrack, TwoBranchSUTrack
-from .vit import Block, PatchEmbed, initialise, layer_norm
+from .vit import Block, initialise, layer_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,8 @@ class TwoBranchBackbone(Positions):
 
     def __init__(self, spec: TwoBranchSpec) -> None:
         super().__init__(spec)
-        self.patch_embed_rgb = PatchEmbed(spec.stride, 3, spec.dim)
-        self.patch_embed_aux = PatchEmbed(spec.stride, 3, spec.dim)
+        self.patch_embed_rgb = spec.patches()
+        self.patch_embed_aux = spec.patches()
         self.blocks_rgb = spec.blocks()
         self.blocks_aux = spec.blocks()
         rates = spec.drop_paths()

@@ -122,8 +122,8 @@ def test_weights_of_another_network_are_named(tiny):
         load_weights(tiny, other.state_dict(), "file.pth")
     message = str(error.value)
     assert "file.pth does not fit ostrack_tiny" in message
-    assert "missing (backbone.patch_embed.proj.weight" in message
-    assert "extra (backbone.patch_embed_rgb.proj.weight" in message
+    assert "missing (backbone.patch_embed.stem.0.conv.weight" in message
+    assert "extra (backbone.patch_embed_rgb.stem.0.conv.weight" in message
     assert "seems to hold two_branch_tiny" in message
 
 

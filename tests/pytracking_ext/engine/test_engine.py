@@ -226,7 +226,7 @@ def test_low_precision_overlaps_as_much(precision, trained, searches):
             found = box_to_frame(found, around, resize_factor, 128)
             overlaps.append(float(overlap(found[None], truth[None])[0]))
         means.append(np.mean(overlaps))
-    assert 0 < abs(means[1] - means[0]) < 1e-3
+    assert 0 < abs(means[1] - means[0]) < 2e-3
 
 
 # --- what can go wrong ---------------------------------------------------------------------------

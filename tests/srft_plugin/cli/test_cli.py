@@ -92,7 +92,7 @@ def test_doctor_reports_what_is_there_and_what_is_not(tmp_path, capsys):
     assert report[f"link of {tmp_path}"]["found"] == "0 of 5 files"
     assert "ltr/admin/local.py" not in report
     assert "set your paths" in report["pytracking/evaluation/local.py"]["remedy"]
-    assert main(["doctor", str(tmp_path / "ltr")]) == 0
+    assert main(["doctor", str(tmp_path / "ltr")]) == 1
     assert "is no pytracking checkout" in capsys.readouterr().out
     assert main(["doctor"]) == 0
     (unset,) = [line for line in capsys.readouterr().out.splitlines() if "not set" in line]
@@ -144,7 +144,7 @@ def test_convert_and_inspect(tmp_path, capsys):
     assert main(["inspect", target, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["network"], found["search_size"]) == ("two_branch_tiny", 128)
-    assert found["parts"]["backbone.patch_embed_rgb"] == {"tensors": 2, "values": 147_648}
+    assert found["parts"]["backbone.patch_embed_rgb"] == {"tensors": 14, "values": 149_088}
     assert main(["inspect", str(tmp_path / "none.pth")]) == 2
     assert "none.pth" in capsys.readouterr().err
 
