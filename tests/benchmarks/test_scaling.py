@@ -104,9 +104,9 @@ def test_a_network_is_counted(model):
     plain = model.count(recipe)
     assert plain.total == sum(p.numel() for p in network.parameters())
     assert plain.trained == sum(p.numel() for p in network.parameters() if p.requires_grad)
-    forward = 1.349374976e9  # docs/networks.md: 1.3 GFLOPs
+    forward = 1.508627456e9  # docs/networks.md: 1.5 GFLOPs
     assert 2.8 * forward < plain.flops < 3.1 * forward
     again = model.count(dataclasses.replace(recipe, checkpoint_activations=True))
     assert 3.4 * forward < again.flops < 4.1 * forward
-    assert again.activations < plain.activations / 3
+    assert again.activations < plain.activations / 2  # not those of the convolutions
     assert again.trained == plain.trained

@@ -23,7 +23,7 @@ RECIPE = Recipe(
 def mini_network(drop_path: float = 0.5, name: str = "two_branch_tiny") -> TrackingNetwork:
     torch.manual_seed(0)
     network = build_network(
-        name, dim=24, depth=4, heads=2, head_channels=8, template_size=32,
+        name, dim=24, depth=4, heads=2, head_channels=8, stem=(4, 6, 8), template_size=32,
         search_size=64, drop_path=drop_path,
     )  # fmt: skip
     select_trainable(network, "backbone")
