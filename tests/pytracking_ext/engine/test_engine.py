@@ -195,7 +195,7 @@ def searches(trained):
     A tracker left alone may lose its target: then chance decides, not precision.
     """
     made = []
-    for sequence in Synthetic(2, seed=5, modality="depth"):
+    for sequence in Synthetic(8, seed=5, modality="depth"):
         tracker = SRFTTracker(TrackerParameters(trained["two_branch"], Path("weights")))
         for index in range(0, len(sequence), 5):
             box = sequence.boxes[index]
@@ -226,7 +226,7 @@ def test_low_precision_overlaps_as_much(precision, trained, searches):
             found = box_to_frame(found, around, resize_factor, 128)
             overlaps.append(float(overlap(found[None], truth[None])[0]))
         means.append(np.mean(overlaps))
-    assert 0 < abs(means[1] - means[0]) < 2e-3
+    assert 0 < abs(means[1] - means[0]) < {"bfloat16": 1e-3, "int8": 2e-3}[precision]
 
 
 # --- what can go wrong ---------------------------------------------------------------------------
