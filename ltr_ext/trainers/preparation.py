@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from timm.layers import Attention
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -39,6 +40,10 @@ def prepare(
             )
         for block in blocks(network):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    if device.type == "cpu" and recipe.precision == "bf16":
+        for module in network.modules():
+            if isinstance(module, Attention):
+                module.fused_attn = False  # torch's kernel is 2 to 4 times as long on its way back
     if recipe.compile:
         network.compile()
     if processes.count == 1:
