@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import cv2
@@ -60,7 +61,8 @@ def write_sequences(
         event_form: key of ``EVENT_FORMS``, for event images.
 
     Raises:
-        UserError: unknown kind, or a file that cannot be written.
+        UserError: unknown kind, a folder that holds another video, or a file that cannot be
+            written.
     """
     if kind not in FILES:
         raise unknown("kind of sequences", kind, FILES)
@@ -68,13 +70,14 @@ def write_sequences(
         folder.mkdir(parents=True, exist_ok=True)
         for name, scene in tqdm(scenes.items(), desc=f"writing {description}", disable=None):
             target, partial = folder / name, folder / f".{name}.partial"
+            tables = dict(_tables(scene, kind))
             if target.exists():
+                _check_same(target, tables)
                 continue
             shutil.rmtree(partial, ignore_errors=True)
             _write_images(partial, scene, kind, event_form)
-            for file, rows in _tables(scene, kind):
-                form = "%.2f" if rows.ndim > 1 else "%d"
-                np.savetxt(partial / file, rows, fmt=form, delimiter=",")
+            for file, text in tables.items():
+                (partial / file).write_text(text, "utf-8")
             partial.rename(target)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error}); choose another folder") from error
@@ -101,14 +104,37 @@ def _write(file: Path, image: np.ndarray) -> None:
         raise UserError(f"{file}: cannot be written; is the disk full?")
 
 
-def _tables(scene: Scene, kind: str) -> Iterator[tuple[str, np.ndarray]]:
-    """(file, rows) of everything that is said about a sequence."""
+def _check_same(folder: Path, tables: dict[str, str]) -> None:
+    """A finished sequence is kept only if it is the one asked for: its boxes tell.
+
+    Raises:
+        UserError: it is another one.
+    """
+    name, expected = next(iter(tables.items()))
+    file = folder / name
+    found = file.read_text("utf-8") if file.is_file() else ""
+    if found != expected:
+        raise UserError(
+            f"{file}: {found.count(chr(10))} boxes of another video; expected the "
+            f"{expected.count(chr(10))} boxes of the one to be written (another length, seed or "
+            "content was asked for before): delete the folder of the part, or choose another one"
+        )
+
+
+def _tables(scene: Scene, kind: str) -> Iterator[tuple[str, str]]:
+    """(file, text) of everything that is said about a sequence, its boxes first."""
     layout = KINDS[kind].layout
     boxes, absent = scene.boxes.copy(), np.isnan(scene.boxes).any(1)
     boxes[absent] = FILES[kind].absent
     for file in (layout.annotation[0], *(file for _, file in layout.extra_boxes)):
-        yield file, boxes
+        yield file, _lines(boxes, "%.2f")
     for file, seen in layout.presence:
-        yield file, np.where(absent, 1 - seen, seen)
+        yield file, _lines(np.where(absent, 1 - seen, seen), "%d")
     for name, frames in scene.tags.items():
-        yield f"{name}.tag", frames.astype(int)
+        yield f"{name}.tag", _lines(frames.astype(int), "%d")
+
+
+def _lines(rows: np.ndarray, form: str) -> str:
+    text = StringIO()
+    np.savetxt(text, rows, fmt=form, delimiter=",")
+    return text.getvalue()

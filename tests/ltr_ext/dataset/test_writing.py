@@ -1,5 +1,7 @@
 """Generated sequences on disk are read back as what they are copies of."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -56,6 +58,18 @@ def test_labels_lie_beside_the_frames_in_vots_form(tmp_path, scenes):
     for name, frames in scenes["seq2"].tags.items():
         lines = (tmp_path / "seq2" / f"{name}.tag").read_text().split()
         assert lines == [str(int(value)) for value in frames]
+
+
+def test_only_the_same_video_is_kept(tmp_path, scenes):
+    write_sequences(tmp_path, scenes)
+    image = next((tmp_path / "seq2").glob("*/*.jpg"))
+    before = image.stat()
+    write_sequences(tmp_path, scenes)
+    assert image.stat() == before
+    other = scenes | {"seq2": visible_scene((0, 9), replace(HIDDEN, length=9))}
+    with pytest.raises(UserError, match=r"seq2/groundtruth.txt: 12 boxes .* expected the 9 boxes"):
+        write_sequences(tmp_path, other)
+    assert image.stat() == before
 
 
 def test_unknown_layouts_and_full_disks_are_errors(tmp_path, scenes, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from timm.layers import Attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ltr_ext.models.registry import build_network
@@ -210,6 +211,21 @@ def test_recomputed_activations_give_the_same_gradient_in_less_memory(mini, tmp_
         gradients.append(torch.cat([p.grad.flatten() for p in trainer.parameters]))
     assert torch.equal(*gradients)  # the masks of stochastic depth are drawn alike
     assert sizes[1] < 0.5 * sizes[0]
+
+
+def test_bfloat16_leaves_the_attention_kernel_and_keeps_the_direction_of_the_gradient(
+    mini, tmp_path
+):
+    gradients = []
+    for precision in ("fp32", "bf16"):
+        trainer = mini.mini_trainer(tmp_path / precision, f"precision={precision}", "grad_clip=1e9")
+        fused = {m.fused_attn for m in trainer.network.modules() if isinstance(m, Attention)}
+        assert fused == {precision == "fp32"}
+        trainer.network.train()
+        torch.manual_seed(3)
+        trainer._train_step(0, mini.mini_batch(0, 4))
+        gradients.append(torch.cat([p.grad.flatten() for p in trainer.parameters]))
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
 
 
 def test_blocks_that_run_in_parts_are_not_recomputed(mini, tmp_path):
