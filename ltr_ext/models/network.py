@@ -213,7 +213,8 @@ class TrackingNetwork(nn.Module):
                 found = tuple(source[origin].shape) if origin in source else "none"
                 raise UserError(
                     f"{self.spec.name} does not extend {base.spec.name}: {name} "
-                    f"{tuple(value.shape)} comes from the base network's {origin}, found {found}"
+                    f"{tuple(value.shape)} comes from the base network's {origin}, found {found}; "
+                    "as base, give the checkpoint of the RGB tracker that it is built on"
                 )
             state[name] = source[origin]
         self.load_state_dict(state)
