@@ -25,7 +25,9 @@ def add_commands(subparsers) -> None:
     convert.add_argument("source", type=Path, help="an official checkpoint or one of ours")
     convert.add_argument("target", type=Path, help="the .safetensors file to write")
     convert.add_argument("--to", help="two_branch, or the network to start from these weights")
-    convert.add_argument("--modality", choices=("depth", "thermal", "event"))
+    convert.add_argument(
+        "--modality", choices=("depth", "thermal", "event"), help="written to the metadata"
+    )
     convert.add_argument("--network", help="what the file holds or starts")
     convert.set_defaults(run=_convert)
 

@@ -26,8 +26,8 @@ class Recipe:
     Args:
         network: name in ``ltr_ext.models.registry``.
         datasets: training sets, by name (``depthtrack``), with an explicit root
-            (``depthtrack:/data/DepthTrack/train``), or generated (``synthetic_rgb``,
-            ``synthetic_rgbd``).
+            (``depthtrack:/data/DepthTrack``), or generated (``synthetic_rgb``,
+            ``synthetic_rgbd``, ``synthetic_rgbt``, ``synthetic_rgbe``, ``synthetic_stills``).
         base: RGB checkpoint to start from: a file, the name of one in ``pretrained_dir``,
             ``default`` for the bundled tracker, or None to train from scratch.
         source: RGB sets that stand for the pre-training domain D_0 of the prior sensitivity.
@@ -35,8 +35,10 @@ class Recipe:
             ``srft_plugin.tuning.regularizer``, or one that another package adds.
         regularizer_options: what it takes beyond ``kappa``, ``option=value`` each.
         trainable: which parameters train: ``srft_plugin.tuning.trainable.TRAINABLE_SETS``.
-        epochs, samples_per_epoch, batch_size: the budget; the batch is the total over processes.
-        lr, weight_decay, grad_clip: AdamW and the bound on the gradient norm.
+        epochs, samples_per_epoch: the budget; what does not fill a batch is left out.
+        batch_size: samples of a step, the total over processes.
+        lr, weight_decay: of AdamW.
+        grad_clip: bound on the norm of the gradient; ``inf`` for none.
         lr_groups: learning rates of parameters by name, ``regex=rate`` each; the first expression
             that is found in a name decides, ``lr`` is for the rest.
         warmup: share of the steps in which the rate rises linearly from 0.
@@ -44,7 +46,8 @@ class Recipe:
             (to 0).
         decay_at: share of the steps after which it does.
         kappa: harmony coefficient of Eq. 14.
-        top_k, prior_samples: eigenvalues per operation (Eq. 8) and samples of D_0.
+        top_k: eigenvalues per operation, K of Eq. 8.
+        prior_samples: samples of D_0.
         prior: file of the base tracker's prior sensitivity, from `srft sensitivity` or another run;
             None estimates it when the run starts.
         ratios: how often each of ``datasets`` is drawn, in any unit; without, in equal parts.
@@ -53,8 +56,9 @@ class Recipe:
         skip_unreadable: how many samples each worker may replace by others because a file cannot
             be read; 0 ends the run at the first, naming the file.
         seed: seeds initialisation, sampling and augmentation.
-        validation, validation_samples: sets and number of the pairs that each epoch is judged on;
-            without sets, it is judged by its own training pairs.
+        validation: sets whose training parts each epoch is judged on; without any, it is judged by
+            its own training pairs.
+        validation_samples: pairs that it is judged on.
         keep: how many of the newest checkpoints stay, beside the best.
         save_minutes: after so many minutes there is a checkpoint within an epoch, too, at the next
             step that is logged; ``inf`` for none.

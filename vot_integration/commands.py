@@ -37,20 +37,24 @@ def add_commands(subparsers) -> None:
         return parser
 
     init = add("init", _init, "make a workspace, or add a tracker to it")
-    init.add_argument("--benchmark", choices=BENCHMARKS, default="depthtrack")
+    init.add_argument(
+        "--benchmark", choices=BENCHMARKS, default="depthtrack", help="default: depthtrack"
+    )
     init.add_argument("--sequences", type=Path, required=True, help="folder of the data set")
     init.add_argument("--tracker", required=True, metavar="PARAM", help="parameters or config name")
     init.add_argument("--checkpoint", type=Path, help="weights, .safetensors or .pth.tar")
-    init.add_argument("--device", default="cpu", help="torch device, such as cuda:0")
+    init.add_argument("--device", default="cpu", help="such as cuda:0 (default cpu)")
     init.add_argument("--precision", help="run the engine in this number format, such as bfloat16")
     init.add_argument("--name", help="of the tracker in results and reports; default: PARAM")
-    init.add_argument("--timeout", type=positive, default=120, help="seconds allowed for a frame")
+    init.add_argument(
+        "--timeout", type=positive, default=120, help="seconds for a frame (default 120)"
+    )
     init.add_argument("--path", action="append", default=[], help="folder for the module path")
 
     evaluate = add("evaluate", _evaluate, "track what has no result yet")
     _add_trackers(evaluate)
     evaluate.add_argument(
-        "--jobs", type=positive, default=1, help="processes that share the sequences"
+        "--jobs", type=positive, default=1, help="processes that share the sequences (default 1)"
     )
     evaluate.add_argument("--shard", default="1/1", metavar="i/n", help="i-th part")
     evaluate.add_argument(
@@ -61,7 +65,7 @@ def add_commands(subparsers) -> None:
         "--in-process", action="store_true", help="without TraX, several runs in each network call"
     )
     evaluate.add_argument(
-        "--batch", type=positive, default=8, help="runs in a call, with --in-process"
+        "--batch", type=positive, default=8, help="runs in a call, with --in-process (default 8)"
     )
     evaluate.add_argument(
         "--adopt", action="store_true", help="keep results of a plain `vot evaluate`"

@@ -17,7 +17,9 @@ from .synthetic.writing import FILES
 
 def add_commands(subparsers) -> None:
     """Mounts ``srft data check``, ``events`` and ``generate``."""
-    data = subparsers.add_parser("data", help="check and index data sets", description=__doc__)
+    data = subparsers.add_parser(
+        "data", help="check, index and generate data sets", description=__doc__
+    )
     actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
     summary = "count, compare with the official numbers, find damaged or unpaired frames"
     check = actions.add_parser("check", help=summary, description=run_check.__doc__)

@@ -55,7 +55,9 @@ def add_commands(subparsers) -> None:
     parser = subparsers.add_parser(
         "demo", help="the main job on generated data, in minutes on a CPU", description=DESCRIPTION
     )
-    parser.add_argument("--out", type=Path, default=Path("srft-demo"), help="folder to work in")
+    parser.add_argument(
+        "--out", type=Path, default=Path("srft-demo"), help="folder to work in (default srft-demo)"
+    )
     parser.add_argument("--size", choices=SIZES, default="default", help="smoke: the smallest")
     parser.add_argument("--seed", type=int, default=0, help="of data and training (default 0)")
     parser.add_argument("--device", default="cpu", help="default: cpu")

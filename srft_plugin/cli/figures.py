@@ -28,7 +28,9 @@ def add_commands(subparsers) -> None:
     sensitivity.add_argument("--out", type=Path, required=True, help="folder to write to")
     sensitivity.set_defaults(run=_sensitivity)
 
-    plot = subparsers.add_parser("plot", help="draw figures of runs", description=__doc__)
+    plot = subparsers.add_parser(
+        "plot", help="draw figures of runs", description="Draw a figure of the paper from own runs."
+    )
     figures = plot.add_subparsers(title="figures", metavar="FIGURE", required=True)
     training = figures.add_parser(
         "training", help="curves of runs (Fig. 1)", description=_training.__doc__
