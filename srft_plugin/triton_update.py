@@ -153,7 +153,13 @@ def histograms(gradients: list[tuple[Tensor, int]], rows: int) -> Tensor:
 
 def accepts(tensors: list[Tensor]) -> bool:
     """Whether the kernels can step an operation of these ``step_tensors``, all contiguous."""
-    return all(t.dtype == torch.float32 and t.data_ptr() % ALIGNMENT == 0 for t in tensors)
+    return all(t.dtype == torch.float32 and _start(t) % ALIGNMENT == 0 for t in tensors)
+
+
+def _start(tensor: Tensor) -> int:
+    """Address of the first element, also of an empty part, which has ``data_ptr`` 0: processes that
+    share an operation have to answer alike, and some of them may have nothing of it."""
+    return tensor.untyped_storage().data_ptr() + tensor.storage_offset() * tensor.element_size()
 
 
 def update(

@@ -110,6 +110,15 @@ def test_what_the_kernels_cannot_step_takes_the_general_path(monkeypatch):
             optimizer.step()
 
 
+def test_processes_agree_on_what_the_kernels_step_also_where_their_part_is_empty():
+    """FSDP's gradients are parts of one buffer; an operation's histogram is a sum over all."""
+    buffer = torch.zeros(16, device=DEVICE)
+    for start, accepted in ((0, True), (1, False), (4, True)):
+        for length in (0, 3):
+            part = buffer.as_strided((length,), (1,), start)
+            assert triton_update.accepts([part]) == accepted
+
+
 def test_a_machine_without_triton_is_told(monkeypatch):
     monkeypatch.setattr(kernels, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs Triton on a GPU.*leave fused out"):
