@@ -215,9 +215,10 @@ class SUTrack(TrackingNetwork):
         for images in templates:
             self.check_pair(images, search)
         if template_box is None:
-            side = 1 / self.spec.template_factor
-            centred = torch.tensor([0.5, 0.5, side, side], device=search.device)
-            template_box = centred.expand(search.shape[0], 4)
+            # Filled on the device: a copy from the host would wait, and cannot be recorded.
+            shape, side = (search.shape[0], 2), 1 / self.spec.template_factor
+            parts = [torch.full(shape, value, device=search.device) for value in (0.5, side)]
+            template_box = torch.cat(parts, 1)
         boxes = _listed(template_box, 2)
         for box in boxes:
             if box.shape != (search.shape[0], 4):

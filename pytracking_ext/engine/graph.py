@@ -36,9 +36,11 @@ class Graphed:
     def _replayed(self, inputs: tuple[Tensor, ...]) -> Any:
         key = tuple((value.shape, value.dtype) for value in inputs)
         if key not in self._recordings:
+            stream = torch.cuda.current_stream()
             try:
                 self._recordings[key] = self._record(inputs)
             except RuntimeError as error:
+                torch.cuda.set_stream(stream)  # torch does not come back from a failed recording
                 self.enabled = False
                 log.warning("no CUDA graph can be recorded (%s); running without", error)
                 return self.function(*inputs)
@@ -57,6 +59,7 @@ class Graphed:
                 self.function(*own)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=side):
+        # Other threads, of the caller's, may use the GPU meanwhile.
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             outputs = self.function(*own)
         return own, graph, outputs

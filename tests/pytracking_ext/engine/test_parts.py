@@ -50,7 +50,7 @@ def test_a_shape_is_recorded_once_after_warming_up_and_reads_its_own_inputs(monk
     events, seen = [], []
 
     @contextlib.contextmanager
-    def capture(graph, stream):
+    def capture(graph, stream, capture_error_mode):
         events.append("capture")
         yield
         events.append("captured")
@@ -86,9 +86,13 @@ def test_a_recording_that_fails_is_left_out_with_one_warning(monkeypatch, caplog
     def refuse(self, inputs):
         raise RuntimeError("driver too old")
 
+    streams = []
     monkeypatch.setattr(Graphed, "_record", refuse)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "own")
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
     double = Graphed(lambda value: 2 * value)
     value = torch.ones(2).as_subclass(OnGPU)
     assert double(value).tolist() == double(value).tolist() == [2, 2]
     assert len(caplog.records) == 1
     assert "no CUDA graph can be recorded (driver too old)" in caplog.text
+    assert streams == ["own"]  # torch leaves the stream of a failed recording current
