@@ -48,7 +48,7 @@ def smallest_times(
             start = clock()
             run()
             if not on_cpu:
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(device)
             if turn:
                 best[name] = min(best[name], clock() - start)
     return best

@@ -145,7 +145,7 @@ def timed(function: Callable[[], object], device: torch.device) -> float:
     began = clock()
     function()
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return clock() - began
 
 
@@ -211,7 +211,7 @@ def row(name: str, device: str, repeats: int) -> str:
         network(*inputs)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if device.startswith("cuda"):
-        peak = torch.cuda.max_memory_allocated() / 2**20
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
     runners = (network, *(Engine(network, precision) for precision in ENGINES))
     cells, least = [], []
     times: list[list[float]] = [[] for _ in runners]

@@ -76,7 +76,7 @@ def measure(name: str, network_name: str, batch_size: int, rounds: int, device: 
     seconds = smallest_times({"step": step}, rounds, device)["step"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if device != "cpu":
-        peak = torch.cuda.max_memory_allocated()
+        peak = torch.cuda.max_memory_allocated(device)
     return {"seconds": seconds, "peak": peak, "copy": 4 * sum(p.numel() for p in trained)}
 
 

@@ -93,7 +93,7 @@ def data_wait(
         waited += time.perf_counter() - mark
         step(to_device(batch, device))
         if device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         mark = time.perf_counter()
     return waited / (mark - start)
 
