@@ -21,6 +21,8 @@ from ltr_ext.recipe import Recipe
 from ltr_ext.trainers.preparation import blocks, prepare
 from ltr_ext.trainers.processes import Processes
 from srft_plugin.errors import UserError
+from srft_plugin.groups import operation_groups
+from srft_plugin.ranking import TOGETHER
 from srft_plugin.tuning.trainable import select_trainable
 
 MODALITIES = ("depth", "thermal", "event")
@@ -79,6 +81,7 @@ class Work:
     activations: float  # bytes kept for the backward pass, per sample
     kernels: int  # that a forward and backward pass launches, whatever the batch
     tensors: int  # that train
+    operations: int  # that SRFT ranks them in
     trained: int  # elements
     total: int  # elements, frozen ones included
     units: int  # that FSDP gathers one by one
@@ -155,13 +158,15 @@ def count(recipe: Recipe) -> Work:
     parameters = list(network.parameters())
     for parameter in parameters:
         kept.pop(parameter.untyped_storage()._cdata, None)
-    trained = [p.numel() for p in parameters if p.requires_grad]
+    trained = {name: p.numel() for name, p in network.named_parameters() if p.requires_grad}
+    operations = operation_groups(network).values()
     return Work(
         flops.get_total_flops() / COUNTED,
         sum(storage.nbytes() for storage in kept.values()) / COUNTED,
         kernels.count,
         len(trained),
-        sum(trained),
+        sum(not trained.keys().isdisjoint(members) for members in operations),
+        sum(trained.values()),
         sum(p.numel() for p in parameters),
         1 if getattr(network.spec, "eliminate_at", ()) else 1 + len(blocks(network)),
     )
@@ -174,7 +179,7 @@ def step(
 
     Ring all-reduce: every GPU sends 2(n-1)/n of the gradient, hidden behind the backward pass of
     the last part. FSDP: (n-1)/n of the weights twice for each part, hidden behind both passes, and
-    of the gradient once; SRFT's counts are reduced tensor by tensor afterwards.
+    of the gradient once; SRFT's counts are reduced afterwards, for ``TOGETHER`` operations at once.
 
     Raises:
         UserError: a sample does not fit the memory.
@@ -195,7 +200,7 @@ def step(
     if fsdp:
         moved = around * FLOAT * (2 * parts * work.total + work.trained)
         collectives, hiding = (2 * parts + 1) * work.units, 1.0
-        after = work.tensors * machine.latency * (gpus > 1)
+        after = math.ceil(work.operations / TOGETHER) * machine.latency * (gpus > 1)
     else:
         moved = around * FLOAT * 2 * work.trained
         collectives, hiding = math.ceil(FLOAT * work.trained / BUCKET), 2 / 3 / parts

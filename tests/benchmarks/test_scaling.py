@@ -38,8 +38,9 @@ def machine(model):
 def work(model):
     """15 FLOPs a sample, 10 of 12 elements train."""
     return model.Work(
-        flops=15, activations=100, kernels=7, tensors=2, trained=10, total=12, units=3
-    )
+        flops=15, activations=100, kernels=7, tensors=2, operations=17, trained=10, total=12,
+        units=3,
+    )  # fmt: skip
 
 
 def test_a_step_of_one_gpu_is_passes_and_update(model, machine, work):
@@ -75,7 +76,7 @@ def test_fsdp_sends_the_weights_twice_and_shares_state_and_update(model, machine
     assert work.state() == 4 * (12 + 3 * 10)
     assert work.state(4) == work.state() / 4
     slow = model.step(work, dataclasses.replace(machine, latency=1), 4, 8, fsdp=True)
-    assert slow.exposed - step.exposed == 3 * 3 + 2  # collectives of units, counts of tensors
+    assert slow.exposed - step.exposed == 3 * 3 + 2  # units, 16 + 1 operations
 
 
 def test_launches_and_data_limit_a_fast_gpu(model, machine, work):
