@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from pytracking_ext.parameter.srft import TrackerParameters
@@ -39,7 +39,10 @@ def checked_weights(
         if precision is not None:
             raise UserError(f"{tracker_param}: a tracker of one's own chooses its precision itself")
         return checkpoint
+    from pytracking_ext.engine.precision import PRECISIONS
     from pytracking_ext.parameter import srft
 
-    parameters = srft.load(tracker_param, checkpoint, precision=precision)
+    if precision is not None and precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    parameters = srft.load(tracker_param, checkpoint)
     return checkpoint if tracker_param in srft.module_names() else parameters.checkpoint

@@ -23,6 +23,7 @@ from .workspace import (
     open_workspace,
     require_toolkit,
     results_folder,
+    tracker_environment,
     tracker_settings,
 )
 
@@ -64,12 +65,15 @@ def evaluate(
 
     Raises:
         UserError: a sequence failed (after the others have run), the workspace is unusable or in
-            use, or holds results of another checkpoint, or the toolkit is not installed.
+            use, or holds results of another checkpoint, a tracker would not use ``gpus``, or the
+            toolkit is not installed.
     """
     if not in_process:
         require_toolkit()
     workspace = opened(workspace)
     names = chosen(workspace, trackers)
+    if gpus:
+        _check_devices(workspace, names)
     sequences = part_of(workspace, shard)
     outcomes = []
     with evaluation_lock(workspace, shard):
@@ -88,6 +92,20 @@ def evaluate(
             forget_analyses(workspace)
     raise_failures(outcomes, None if in_process else workspace.directory / "logs")
     return outcomes
+
+
+def _check_devices(workspace: Workspace, names: Sequence[str]) -> None:
+    """Raises UserError where a tracker of ours does not run on the GPU that its job sees."""
+    for name in names:
+        variables = tracker_environment(workspace, name)
+        device = variables.get("SRFT_DEVICE", "cpu")
+        own = ":" in variables.get("SRFT_TRACKER", ":")
+        if not own and device not in ("cuda", "cuda:0"):
+            raise UserError(
+                f"{workspace.directory / 'trackers.ini'}: {name} runs on {device}, and a job that "
+                "is given a GPU sees it as cuda:0; write that in env_SRFT_DEVICE, or leave out the "
+                "GPUs"
+            )
 
 
 def part_of(workspace: Workspace, shard: Shard) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import random
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
 from srft_plugin.errors import UserError
+
+PATIENCE = timedelta(hours=2)  # the others wait while the first process estimates the prior
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def join_processes(device: str) -> tuple[Processes, torch.device]:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
     return Processes(dist.get_rank(), count), torch.device(device)
 
 

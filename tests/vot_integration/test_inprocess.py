@@ -112,3 +112,8 @@ def test_a_tracker_in_reduced_precision(workspace, tmp_path):
 def test_what_a_job_cannot_do_is_said_here(make_workspace):
     with pytest.raises(UserError, match="blob is no SRFT tracker"):
         evaluate(make_workspace(), in_process=True, gpus=["0"])  # in a process of its own
+
+
+def test_gpus_are_for_trackers_that_use_them(workspace):
+    with pytest.raises(UserError, match=r"trackers.ini: tiny runs on cpu, .* sees it as cuda:0"):
+        evaluate(workspace, ["tiny"], in_process=True, gpus=["0"])
