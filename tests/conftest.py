@@ -18,6 +18,16 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SRFT_SHARED", REPOSITORY.parent / "shared"))
 
 
+# Operations that wait for the device to tell a value or a shape.
+READS = ("_local_scalar_dense", "item", "nonzero", "unique", "masked_select")
+
+
+@pytest.fixture(scope="session")
+def waits():
+    """Function that says whether a dispatched operation waits for the device."""
+    return lambda operation: any(name in operation.overloadpacket.__name__ for name in READS)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder with golden values and small real sequences; tests that need it skip without it."""

@@ -15,7 +15,7 @@ from pytracking_ext.evaluation.datasets import Shard
 from pytracking_ext.evaluation.results import read_record
 from srft_plugin.errors import UserError
 
-from .parameters import load_parameters
+from .parameters import is_ours, load_parameters
 from .workspace import Workspace, results_folder, tracker_environment, tracker_settings
 
 RECORD = "srft.json"  # in the tracker's results folder; the toolkit lists folders only
@@ -95,10 +95,9 @@ def claim_results(
 def tracker_identity(workspace: Workspace, tracker: str) -> dict[str, Any]:
     """What determines the tracker's answers: parameters, and the contents of its checkpoint."""
     settings = tracker_settings(workspace, tracker)
-    name = settings.get("env_srft_tracker")
     checkpoint = settings.get("env_srft_checkpoint")
     identity = {key: value for key, value in settings.items() if key not in INCIDENTAL}
-    if name is not None and ":" not in name:
+    if is_ours(settings.get("env_srft_tracker")):
         environment = tracker_environment(workspace, tracker)
         for key in ("SRFT_DEVICE", "SRFT_PRECISION"):  # of no matter here, or among the settings
             environment.pop(key, None)

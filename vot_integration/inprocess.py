@@ -20,7 +20,7 @@ from pytracking_ext.evaluation.running import track_many
 from srft_plugin.errors import UserError
 
 from .answers import reportable
-from .parameters import load_parameters
+from .parameters import is_ours, load_parameters
 from .results import Run, ground_truth, is_done, run_files, runs_of, write_run
 from .tasks import Outcome, Task
 from .workspace import Workspace, results_folder, tracker_environment
@@ -95,7 +95,7 @@ def run_in_process(
     threads = max(2, torch.get_num_threads())
     for tracker in dict.fromkeys(task.tracker for task in tasks):
         environment = tracker_environment(workspace, tracker)
-        if ":" in environment.get("SRFT_TRACKER", ":"):
+        if not is_ours(environment.get("SRFT_TRACKER")):
             raise UserError(f"{tracker} is no SRFT tracker; evaluate it without --in-process")
         parameters = load_parameters(environment)
         channel = environment["SRFT_CHANNEL"]

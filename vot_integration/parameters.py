@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srft_plugin.errors import UserError, unknown
+from srft_plugin.errors import UserError
 
 if TYPE_CHECKING:
     from pytracking_ext.parameter.srft import TrackerParameters
+
+
+def is_ours(tracker_param: str | None) -> bool:
+    """Whether it names parameters of this package, not a ``module:factory`` of someone's own."""
+    return tracker_param is not None and ":" not in tracker_param
 
 
 def load_parameters(environment: Mapping[str, str]) -> TrackerParameters:
@@ -35,14 +40,14 @@ def checked_weights(
 
     A training's name means its newest network, which may be another one tomorrow.
     """
-    if ":" in tracker_param:
+    if not is_ours(tracker_param):
         if precision is not None:
             raise UserError(f"{tracker_param}: a tracker of one's own chooses its precision itself")
         return checkpoint
-    from pytracking_ext.engine.precision import PRECISIONS
+    from pytracking_ext.engine.precision import dtype_of
     from pytracking_ext.parameter import srft
 
-    if precision is not None and precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
+    if precision is not None:
+        dtype_of(precision)  # or an error; what the device can do is for the tracker to see
     parameters = srft.load(tracker_param, checkpoint)
     return checkpoint if tracker_param in srft.module_names() else parameters.checkpoint

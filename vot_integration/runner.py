@@ -16,6 +16,7 @@ from srft_plugin.errors import UserError
 
 from .guard import WHOLE, claim_results, evaluation_lock
 from .jobs import run_tasks
+from .parameters import is_ours
 from .results import Run, runs_of, sequence_length
 from .tasks import STAGING, Outcome, Task
 from .workspace import (
@@ -99,8 +100,7 @@ def _check_devices(workspace: Workspace, names: Sequence[str]) -> None:
     for name in names:
         variables = tracker_environment(workspace, name)
         device = variables.get("SRFT_DEVICE", "cpu")
-        own = ":" in variables.get("SRFT_TRACKER", ":")
-        if not own and device not in ("cuda", "cuda:0"):
+        if is_ours(variables.get("SRFT_TRACKER")) and device not in ("cuda", "cuda:0"):
             raise UserError(
                 f"{workspace.directory / 'trackers.ini'}: {name} runs on {device}, and a job that "
                 "is given a GPU sees it as cuda:0; write that in env_SRFT_DEVICE, or leave out the "

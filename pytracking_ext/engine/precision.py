@@ -19,18 +19,28 @@ PRECISIONS = {
 }
 
 
-def usable_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The type for ``precision``, or float32 with a warning where the device has it not.
+def dtype_of(precision: str) -> torch.dtype:
+    """The type that ``precision`` names.
 
     Raises:
         UserError: no such precision.
     """
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
+    return PRECISIONS[precision]
+
+
+def usable_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The type for ``precision``, or float32 with a warning where the device has it not.
+
+    Raises:
+        UserError: no such precision.
+    """
+    dtype = dtype_of(precision)
     if reason := _missing(precision, device):
         log.warning("%s is slow or absent here (%s); running in float32", precision, reason)
         return torch.float32
-    return PRECISIONS[precision]
+    return dtype
 
 
 def _missing(precision: str, device: torch.device) -> str | None:

@@ -110,14 +110,14 @@ def _check_same(folder: Path, tables: dict[str, str]) -> None:
     Raises:
         UserError: it is another one.
     """
-    name, expected = next(iter(tables.items()))
-    file = folder / name
-    found = file.read_text("utf-8") if file.is_file() else ""
+    name, text = next(iter(tables.items()))
+    file, expected = folder / name, text.splitlines()
+    found = file.read_text("utf-8").splitlines() if file.is_file() else []
     if found != expected:
         raise UserError(
-            f"{file}: {found.count(chr(10))} boxes of another video; expected the "
-            f"{expected.count(chr(10))} boxes of the one to be written (another length, seed or "
-            "content was asked for before): delete the folder of the part, or choose another one"
+            f"{file}: {len(found)} boxes of another video; expected the {len(expected)} boxes of "
+            "the one to be written (another length, seed or content was asked for before): delete "
+            "the folder of the part, or choose another one"
         )
 
 
