@@ -111,3 +111,9 @@ def test_a_network_is_counted(model):
     assert 3.4 * forward < again.flops < 4.1 * forward
     assert again.activations < plain.activations / 2  # not those of the convolutions
     assert again.trained == plain.trained
+    wide = load_recipe("ostrack256_depth")  # which has none
+    kept = [
+        model.count(dataclasses.replace(wide, checkpoint_activations=flag)).activations
+        for flag in (True, False)
+    ]
+    assert kept[0] < kept[1] / 3
