@@ -14,6 +14,7 @@ processes from their start to the first box of the default tracker.
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import statistics
 import subprocess
@@ -33,11 +34,15 @@ from ltr_ext.models.flops import count_flops
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network, network_names
 from pytracking_ext.engine import Engine
+from pytracking_ext.engine.frame import FramePath
 from pytracking_ext.evaluation.running import track_dataset
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.tracker.srft import SRFTTracker
 
-ENGINES = ("float32", "bfloat16", "int8")
+ENGINES = {
+    "cpu": ("float32", "bfloat16", "int8"),
+    "cuda": ("float32", "bfloat16", "float16"),
+}
 clock = time.perf_counter  # --processor-time: time.process_time
 FIRST_BOX = """
 import numpy as np
@@ -81,13 +86,15 @@ def main() -> None:
 def compare(arguments: argparse.Namespace) -> None:
     """Prints the eager network against the engine, at each of three places."""
     eager = random_network(arguments.network).to(arguments.device)
-    runners: dict[str, TrackingNetwork | Engine] = {"eager float32": eager}
     device = torch.device(arguments.device)
-    for precision in ENGINES:
-        runners[f"engine {precision}"] = Engine(eager, precision)
+    engines = {f"engine {name}": {"precision": name} for name in ENGINES[device.type]}
     if arguments.compile:
-        runners["engine float32, compiled"] = Engine(eager, compile=True)
-        runners["engine bfloat16, compiled"] = Engine(eager, "bfloat16", compile=True)
+        engines |= {
+            f"engine {name}, compiled": {"precision": name, "compile": True}
+            for name in ("float32", "bfloat16")
+        }
+    runners: dict[str, TrackingNetwork | Engine] = {"eager float32": eager}
+    runners |= {name: Engine(eager, **options) for name, options in engines.items()}
     inputs = example_inputs(eager, device)
     print("| what | runner | least ms | median ms | p99 ms | per second | ratio |")
     print("|---|---|---|---|---|---|---|")
@@ -98,6 +105,11 @@ def compare(arguments: argparse.Namespace) -> None:
         trackers = {}
         for name, run in runners.items():
             trackers[name] = _tracker_step(run, sequence, arguments.device)
+        if device.type == "cuda":
+            trackers |= {
+                f"{name}, all on the device": _device_step(Engine(eager, **options), sequence)
+                for name, options in engines.items()
+            }
         report("tracker", trackers, arguments.repeats, device)
         out = Path(folder) / "results"
         whole = {
@@ -165,6 +177,19 @@ def _tracker_step(run: torch.nn.Module, sequence: Sequence, device: str) -> Call
     return step
 
 
+def _device_step(engine: Engine, sequence: Sequence) -> Callable[[], object]:
+    """The same on the device; the host waits for each box."""
+    path = FramePath(engine)
+    frames = [
+        torch.from_numpy(np.concatenate((sequence.frames.rgb(i), sequence.frames.aux(i)), 2))
+        for i in range(len(sequence))
+    ]
+    frames = [frame.pin_memory() for frame in frames]
+    path.start(frames[0], sequence.boxes[0])
+    turn = itertools.cycle(frames)
+    return lambda: path.step(next(turn)).cpu()
+
+
 def _whole_run(
     run: torch.nn.Module, sequence: Sequence, out: Path, device: str
 ) -> Callable[[], object]:
@@ -191,9 +216,10 @@ def written_sequence(root: Path, frames: int = 20) -> Sequence:
 
 def print_table(arguments: argparse.Namespace) -> None:
     """A row per network."""
-    timed_ones = "".join(f"| {name}: median, p99 ms | frames/s " for name in ("eager", *ENGINES))
+    names = ("eager", *ENGINES[torch.device(arguments.device).type])
+    timed_ones = "".join(f"| {name}: median, p99 ms | frames/s " for name in names)
     print(f"| network | values (M) | GFLOPs {timed_ones}| ratios | peak memory (MB) |")
-    print("|---" * (5 + 2 * (1 + len(ENGINES))) + "|")
+    print("|---" * (5 + 2 * len(names)) + "|")
     for name in arguments.table or network_names():
         command = [sys.executable, __file__, "--row", name, "--device", arguments.device,
                    "--threads", str(arguments.threads), "--repeats",
@@ -212,7 +238,8 @@ def row(name: str, device: str, repeats: int) -> str:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if device.startswith("cuda"):
         peak = torch.cuda.max_memory_allocated(device) / 2**20
-    runners = (network, *(Engine(network, precision) for precision in ENGINES))
+    precisions = ENGINES[torch.device(device).type]
+    runners = (network, *(Engine(network, precision) for precision in precisions))
     cells, least = [], []
     times: list[list[float]] = [[] for _ in runners]
     for turn in range(repeats + 1):

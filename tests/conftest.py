@@ -18,6 +18,18 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SRFT_SHARED", REPOSITORY.parent / "shared"))
 
 
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request) -> torch.device:
+    """The CPU, then the GPU where there is one."""
+    return torch.device(request.param)
+
+
 # Operations that wait for the device to tell a value or a shape.
 READS = ("_local_scalar_dense", "item", "nonzero", "unique", "masked_select")
 

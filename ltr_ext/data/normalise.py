@@ -18,12 +18,12 @@ def normalise(batch: Tensor) -> Tensor:
     C is a multiple of 3: every image of the stack (RGB, then auxiliary) is normalised alike, as the
     auxiliary branch starts from weights that were trained on RGB.
     """
-    mean, std = _statistics(batch.shape[1] // 3, batch.device)
+    mean, std = statistics(batch.shape[1] // 3, batch.device)
     return batch.float().sub_(mean).div_(std)
 
 
 @functools.cache
-def _statistics(images: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def statistics(images: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and deviation of bytes, (C, 1, 1); kept, as making them waits for the device.
 
     Who traces a network with fake tensors does not leave fake ones here.

@@ -14,7 +14,7 @@ from ltr_ext.models.network import TrackingNetwork
 from pytracking_ext.engine import recall
 from pytracking_ext.engine.fused import fuse
 from pytracking_ext.engine.graph import Graphed
-from pytracking_ext.engine.precision import usable_dtype
+from pytracking_ext.engine.precision import tensor_cores, usable_dtype
 from srft_plugin.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,8 @@ class Engine(nn.Module):
         size = len(_flat(inputs)[0])
         if size <= self._largest:
             try:
-                return self._answer(inputs)
+                with tensor_cores(self.dtype != torch.float32):
+                    return self._answer(inputs)
             except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise

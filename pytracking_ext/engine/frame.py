@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ltr_ext.data.normalise import normalise
+from pytracking_ext.engine.crop import cut
 from pytracking_ext.engine.engine import Engine
+from pytracking_ext.engine.fused import has_kernels
 from pytracking_ext.engine.graph import Graphed
-from pytracking_ext.tracker.srft.localise import hann_window, localise
+from pytracking_ext.tracker.srft.localise import MAPS, hann_window, localise
 from srft_plugin.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -35,9 +36,11 @@ class FramePath:
     def __init__(
         self, engine: Engine, window_weight: float | None = None, margin: float = 10.0
     ) -> None:
-        self.engine, self.window_weight, self.margin = engine, window_weight, margin
-        self.spec, self.device = engine.spec, engine.device
+        self.engine, self.spec, self.device = engine, engine.spec, engine.device
+        self.window_weight, self.margin = window_weight, margin
         self.window = hann_window(self.spec.grid).to(self.device)
+        self._template_factor = self._numbers(self.spec.template_factor)
+        self._search_factor = self._numbers(self.spec.search_factor)
         engine.use_graph(False)  # one recording holds the whole frame
 
     @torch.inference_mode()
@@ -49,12 +52,11 @@ class FramePath:
         """
         frame = self._checked(frame)
         self._shape, self._warned = frame.shape, False
-        self.box = torch.tensor(box, dtype=torch.float64).to(self.device)
+        self.box = self._numbers(box)
         size = self.spec.template_size
-        pixels, window = sample_target(frame, self.box, self.spec.template_factor, size)
+        template, window = cut(frame, self.box, self._template_factor, size)
         side, corner = window[2], window[:2]
         centre = (self.box[:2] + self.box[2:] / 2 - corner) / side
-        template = normalise(pixels)
         inside = torch.cat((centre, self.box[2:] / side))[None].float()
         number = self.spec.templates
         self._fixed = {
@@ -83,21 +85,19 @@ class FramePath:
             )  # fmt: skip
         # The engine sees a template for the first time, and again after another, unrecorded.
         recorded = own_size and self.engine.recalls(self._fixed["template"])
-        answer = (self._graphed if recorded else self._step)(frame, self.box)
-        self.box = answer[:4].clone()
-        return torch.cat((self.box, answer[4:]))
+        answer = (self._graphed if recorded else self._step)(frame, self.box).clone()
+        self.box = answer[:4]
+        return answer
 
     def _step(self, frame: Tensor, box: Tensor) -> Tensor:
-        pixels, window = sample_target(frame, box, self.spec.search_factor, self.spec.search_size)
-        inputs = self._fixed | {"search": normalise(pixels)}
+        search, window = cut(frame, box, self._search_factor, self.spec.search_size)
+        inputs = self._fixed | {"search": search}
         names = [name for name in self.engine.input_names if name in inputs]
         outputs = self.engine(*(inputs[name] for name in names))
-        found, confidence = localise(outputs, self.window, self.window_weight)
-        centre, extent = (found[0].double() * window[2]).split(2)
-        start = window[:2] + centre - extent / 2
-        moved = clip_box(start, extent, frame.shape, self.margin)
-        # A network that answers with NaN leaves the box where it was; the confidence tells.
-        return torch.cat((torch.where(moved.isfinite().all(), moved, box), confidence.double()))
+        return move(outputs, self.window, window, box, frame.shape, self.margin, self.window_weight)
+
+    def _numbers(self, values: float | Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64).to(self.device)
 
     def _checked(self, frame: Tensor) -> Tensor:
         channels = self.spec.in_channels
@@ -109,58 +109,42 @@ class FramePath:
         return frame.to(self.device, non_blocking=True)
 
 
-def crop_window(box: Tensor, factor: float) -> Tensor:
-    """(3,) left, top and side of the square around ``box``; see ``ltr_ext.data.crop``."""
-    side = (box[2:].prod().sqrt() * factor).ceil()
-    corner = (box[:2] + 0.5 * box[2:] - side * 0.5).round()
-    return torch.cat((corner, side[None]))
+def move(
+    outputs: dict[str, Tensor],
+    penalty: Tensor,
+    window: Tensor,
+    box: Tensor,
+    shape: Sequence[int],
+    margin: float,
+    window_weight: float | None,
+) -> Tensor:
+    """What the maps of one search region say of the target: (5,) float64, xywh and confidence.
 
-
-def sample_target(frame: Tensor, box: Tensor, factor: float, size: int) -> tuple[Tensor, Tensor]:
-    """``ltr_ext.data.crop.sample_target`` in torch, within a grey level of it.
+    A network that answers with NaN leaves the box where it was; the confidence tells.
 
     Args:
-        frame: (H, W, C) uint8.
-        box: (4,) float64, xywh in pixels of the frame.
-        factor: side of the region in units of sqrt(w * h).
-        size: side S of the result in pixels.
-
-    Returns:
-        (1, C, S, S) whole grey levels as float32, and ``crop_window``.
+        outputs: the maps, as ``localise`` takes them.
+        penalty: (H, W), the Hann window.
+        window: (3,), where the search region was: ``crop_window``.
+        box: (4,), where the target was.
+        shape: of the frame.
+        margin, window_weight: as of ``TrackerParameters``.
     """
-    window = crop_window(box, factor)
-    steps = torch.arange(size, device=frame.device, dtype=torch.float64) + 0.5
-    rows, columns = (
-        _taps(steps, start, window[2], length)
-        for start, length in zip((window[1], window[0]), frame.shape[:2], strict=True)
-    )
-    pixels = frame.new_zeros(1, dtype=torch.float32)
-    for row, row_weight in rows:
-        line = frame[row].float() * row_weight[:, None, None]
-        for column, column_weight in columns:
-            pixels = pixels + line[:, column] * column_weight[:, None]
-    return pixels.round().permute(2, 0, 1)[None], window
+    height, width = shape[:2]
+    if has_kernels(box.device):
+        from pytracking_ext.engine import kernels
+
+        maps = (outputs[name].contiguous() for name in MAPS)
+        return kernels.move(*maps, penalty, window, box, height, width, margin, window_weight)
+    found, confidence = localise(outputs, penalty, window_weight)
+    centre, extent = (found[0].double() * window[2]).split(2)
+    start = window[:2] + (centre - extent / 2)
+    moved = clip_box(start, extent, shape, margin)
+    whole = torch.cat((found[0], confidence)).isfinite().all()
+    return torch.cat((torch.where(whole, moved, box), confidence.double()))
 
 
-def _taps(steps: Tensor, start: Tensor, side: Tensor, length: int) -> list[tuple[Tensor, Tensor]]:
-    """The two pixels of a line that each output pixel mixes, as (indices, weights).
-
-    Outside of the image the weight is 0 (black). OpenCV repeats the rim of the window, not of the
-    image. A window that crosses the far border loses the last pixel (``ltr_ext.data.crop.cut``).
-    """
-    place = (steps * (side / len(steps)) - 0.5).clamp(min=0.0)
-    lower = place.floor().minimum(side - 1)
-    share = place - lower
-    end = torch.where(start + side < length, start + side, torch.full_like(side, length - 1))
-    taps = []
-    for tap, weight in ((lower, 1 - share), ((lower + 1).minimum(side - 1), share)):
-        index = tap + start
-        weight = torch.where((index >= 0) & (index < end), weight, torch.zeros_like(weight))
-        taps.append((index.clamp(0, length - 1).long(), weight.float()))
-    return taps
-
-
-def clip_box(start: Tensor, extent: Tensor, shape: Sequence[int], margin: float) -> Tensor:
+def clip_box(start: Tensor, extent: Tensor, shape: Sequence[int], margin: float | Tensor) -> Tensor:
     """``pytracking_ext.tracker.srft.tracker.clip_box`` of a corner and an extent, both (2,)."""
     sides = []
     for axis, limit in ((0, shape[1]), (1, shape[0])):

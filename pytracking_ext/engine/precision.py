@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -41,6 +43,17 @@ def usable_dtype(precision: str, device: torch.device) -> torch.dtype:
         log.warning("%s is slow or absent here (%s); running in float32", precision, reason)
         return torch.float32
     return dtype
+
+
+@contextmanager
+def tensor_cores(enabled: bool) -> Iterator[None]:
+    """Whether float32 convolutions may be rounded to TF32, as torch lets them on GPUs."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = enabled
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _missing(precision: str, device: torch.device) -> str | None:

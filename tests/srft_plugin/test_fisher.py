@@ -42,7 +42,7 @@ def assert_exact(network, loss_fn, batches, top_k, groups=None, **options):
         if name == "unused":
             assert len(prior.spectra[name]) == 0
             continue
-        expected = explicit_spectrum(network, loss_fn, batches, members, top_k)
+        expected = explicit_spectrum(network, loss_fn, batches, members, top_k).cpu()
         torch.testing.assert_close(
             prior.spectra[name], expected, rtol=1e-6, atol=1e-9 * float(expected[0]), msg=name
         )
@@ -50,8 +50,14 @@ def assert_exact(network, loss_fn, batches, top_k, groups=None, **options):
 
 @pytest.mark.parametrize("memory", [1 << 32, 1])
 @pytest.mark.parametrize("sizes", [(6,), (4, 3, 1)])
-def test_spectra_equal_explicit_eigendecomposition(tracker, loss_fn, make_batch, sizes, memory):
-    batches = [make_batch(n, seed) for seed, n in enumerate(sizes)]
+def test_spectra_equal_explicit_eigendecomposition(
+    tracker, loss_fn, make_batch, sizes, memory, device
+):
+    tracker.to(device)
+    batches = [
+        {name: values.to(device) for name, values in make_batch(n, seed).items()}
+        for seed, n in enumerate(sizes)
+    ]
     kinds = {"patch", "position_z", "token", "blocks.1.qkv", "blocks.0.gamma", "head.1", "unused"}
     assert kinds <= set(operation_groups(tracker))
     assert_exact(tracker, loss_fn, batches, top_k=4, memory=memory)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pytracking_ext.engine.fused import has_kernels
+
+MAPS = ("score_map", "size_map", "offset_map")
+
 
 def hann_window(height: int, width: int | None = None) -> Tensor:
     """Two-dimensional Hann window, (H, W) float32, symmetric about the centre of the search region.
@@ -36,6 +40,13 @@ def localise(
         the confidence is the windowed score, as the released trackers report it; with mixing it is
         the score at the chosen cell. Nothing here waits for the device.
     """
+    height, width = window.shape
+    if height == width and has_kernels(window.device):
+        from pytracking_ext.engine import kernels
+
+        maps = (outputs[name].contiguous() for name in MAPS)
+        located = kernels.locate(*maps, window, window_weight)
+        return located[:, :4], located[:, 4]
     score = outputs["score_map"].flatten(1)
     penalty = window.flatten()
     if window_weight is None:
@@ -48,7 +59,6 @@ def localise(
         maps = outputs[name].flatten(2)
         return maps.gather(2, cell.unsqueeze(1).expand(-1, maps.shape[1], -1)).squeeze(2)
 
-    height, width = window.shape
     column, row = cell % width, torch.div(cell, width, rounding_mode="floor")
     offset = at_cell("offset_map")
     cx, cy = (column + offset[:, :1]) / width, (row + offset[:, 1:]) / height

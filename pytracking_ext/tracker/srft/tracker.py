@@ -15,6 +15,8 @@ from ltr_ext.data import crop
 from ltr_ext.data.io import read_raw
 from ltr_ext.data.normalise import normalise
 from ltr_ext.data.representation import MODALITIES, MODALITY_INDEX, represent
+from pytracking_ext.engine.crop import cut
+from pytracking_ext.engine.fused import has_kernels
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.tracker.srft.localise import hann_window, localise
 from srft_plugin.errors import UserError, unknown
@@ -25,11 +27,12 @@ log = logging.getLogger(__name__)
 class _Region(NamedTuple):
     """A square of a frame as the network sees it.
 
-    ``pixels`` (S, S, C) uint8; ``resize_factor`` pixels of it per pixel of the frame;
-    ``aux_missing``: the RGB image stands in for the auxiliary one.
+    ``pixels`` (S, S, C) uint8, or where the device cut it (1, C, S, S) normalised;
+    ``resize_factor`` pixels of it per pixel of the frame; ``aux_missing``: the RGB image stands in
+    for the auxiliary one.
     """
 
-    pixels: np.ndarray
+    pixels: np.ndarray | Tensor
     resize_factor: float
     aux_missing: bool
 
@@ -67,6 +70,10 @@ class SRFTTracker:
         self._frame = 0
         self._modality: Tensor | None = None
         self._window: Tensor | None = None
+        # The engine of a GPU has the whole frame there and cuts it itself, the network as it is
+        # gets what OpenCV cuts, a grey level apart.
+        device = torch.device(params.device)
+        self._cuts_on_device = params.precision is not None and has_kernels(device)
 
     def __deepcopy__(self, memo: dict) -> SRFTTracker:
         """A new tracker that shares the weights: how pytracking makes one per target."""
@@ -115,16 +122,39 @@ class SRFTTracker:
 
     def _cut(self, image: np.ndarray, info: Mapping[str, Any], factor: float, size: int) -> _Region:
         """The square around the box; changes nothing."""
+        raw = self._auxiliary(info, image.shape) if self.spec.reads_aux else None
+        aux_missing = self.spec.reads_aux and raw is None
+        if self._cuts_on_device:
+            pixels = self._cut_on_device(image, raw, factor, size)
+            side = crop.crop_window(self.box, factor).side
+            return _Region(pixels, size / side, aux_missing)
         rgb, resize_factor = crop.sample_target(image, self.box, factor, size)
-        if self.params.get("param_name"):
-            # Only pytracking's run_video and run_webcam set this, and only they hand over BGR.
-            rgb = rgb[..., ::-1]
+        rgb = self._as_rgb(rgb)
         if not self.spec.reads_aux:
             return _Region(rgb, resize_factor, False)
-        raw = self._auxiliary(info, image.shape)
         aux = rgb if raw is None else crop.sample_target(raw, self.box, factor, size)[0]
         pixels = np.concatenate((rgb, aux), 2)[..., -self.spec.in_channels :]
-        return _Region(pixels, resize_factor, raw is None)
+        return _Region(pixels, resize_factor, aux_missing)
+
+    def _cut_on_device(
+        self, image: np.ndarray, aux: np.ndarray | None, factor: float, size: int
+    ) -> Tensor:
+        """The same of whole frames that travel to the device, normalised there."""
+        images = [self._as_rgb(image)]
+        if self.spec.reads_aux:
+            images = [*images, images[0] if aux is None else aux][-(self.spec.in_channels // 3) :]
+        box = torch.tensor((*self.box, factor), dtype=torch.float64).to(self.params.device)
+        parts = []
+        for each in images:
+            frame = torch.from_numpy(np.ascontiguousarray(each))
+            frame = frame.pin_memory() if box.is_cuda else frame
+            frame = frame.to(box.device, non_blocking=True)
+            parts.append(cut(frame, box[:4], box[4], size)[0])
+        return torch.cat(parts, 1)
+
+    def _as_rgb(self, image: np.ndarray) -> np.ndarray:
+        """Only pytracking's run_video and run_webcam set ``param_name``, and hand over BGR."""
+        return image[..., ::-1] if self.params.get("param_name") else image
 
     def _auxiliary(self, info: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray | None:
         """The auxiliary image as the network sees it, or None where the frame has none.
@@ -149,6 +179,8 @@ class SRFTTracker:
 
     def _to_device(self, regions: list[_Region]) -> Tensor:
         """(B, C, S, S) normalised float batch; bytes travel, floats are made on the device."""
+        if self._cuts_on_device:
+            return torch.cat([region.pixels for region in regions])
         batch = torch.from_numpy(np.stack([region.pixels for region in regions]))
         return normalise(batch.to(self.params.device, non_blocking=True).permute(0, 3, 1, 2))
 

@@ -61,11 +61,12 @@ def mini_trainer(
     processes: Processes | None = None,
     kind: type[Trainer] = Trainer,
     share: bool = True,
+    device: torch.device = CPU,
 ) -> Trainer:
     recipe = RECIPE.override(list(overrides))
     network = network or mini_network()
     processes = processes or Processes()
-    model = prepare(network, recipe, CPU, processes) if share else network
+    model = prepare(network, recipe, device, processes) if share else network
     options = {"kappa": recipe.kappa} if recipe.regularizer.startswith("srft") else {}
     regularizer = make_regularizer(recipe.regularizer, network, None, recipe.total_steps, **options)
     return kind(
@@ -76,6 +77,6 @@ def mini_trainer(
         lambda step: mini_batches(recipe, processes, step),
         [mini_batch(1000, 1004)] if recipe.validation else None,
         folder,
-        CPU,
+        device,
         processes,
     )

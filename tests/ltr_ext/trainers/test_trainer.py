@@ -60,14 +60,14 @@ def board(folder):
 @pytest.mark.parametrize("minutes", ["0", "inf"])
 @pytest.mark.parametrize("overrides", SETTINGS.values(), ids=SETTINGS)
 def test_a_run_stopped_in_an_epoch_ends_in_the_same_weights(
-    mini, tmp_path, overrides, minutes, monkeypatch
+    mini, tmp_path, overrides, minutes, monkeypatch, device
 ):
     monkeypatch.setattr(trainer_module, "LOG_EVERY", 2)
     overrides = [*overrides, "epochs=3", "validation=any", f"save_minutes={minutes}"]
-    whole = mini.mini_trainer(tmp_path / "whole", *overrides)
+    whole = mini.mini_trainer(tmp_path / "whole", *overrides, device=device)
     whole.train()
 
-    broken = mini.mini_trainer(tmp_path / "broken", *overrides)
+    broken = mini.mini_trainer(tmp_path / "broken", *overrides, device=device)
     poison(broken, [])
     calls = []
     step = broken._train_step
@@ -84,7 +84,7 @@ def test_a_run_stopped_in_an_epoch_ends_in_the_same_weights(
     names = [path.name for path in (tmp_path / "broken").glob("checkpoint*.pt")]
     assert ("checkpoint_ep0001_step00000005.pt" in names) == (minutes == "0")
     torch.rand(3)  # where the generators happen to be does not matter
-    resumed = mini.mini_trainer(tmp_path / "broken", *overrides)
+    resumed = mini.mini_trainer(tmp_path / "broken", *overrides, device=device)
     step, taken = resumed._train_step, []
     resumed._train_step = lambda number, batch: taken.append(number) or step(number, batch)
     resumed.train()

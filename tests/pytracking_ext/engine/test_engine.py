@@ -23,13 +23,16 @@ from srft_plugin.errors import UserError
 
 MAPS = ("score_map", "size_map", "offset_map", "pred_boxes")
 NATIVE_BF16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+NEEDS_BF16 = pytest.mark.skipif(not NATIVE_BF16, reason="no bfloat16")
+NEEDS_INT8 = pytest.mark.skipif(not quantised.available(), reason="no int8 layers")
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 LOW = pytest.mark.parametrize(
-    "precision",
+    ("precision", "device"),
     [
-        pytest.param("bfloat16", marks=pytest.mark.skipif(not NATIVE_BF16, reason="no bfloat16")),
-        pytest.param(
-            "int8", marks=pytest.mark.skipif(not quantised.available(), reason="no int8 layers")
-        ),
+        pytest.param("bfloat16", "cpu", marks=NEEDS_BF16),
+        pytest.param("int8", "cpu", marks=NEEDS_INT8),
+        pytest.param("bfloat16", "cuda", marks=NEEDS_GPU),
+        pytest.param("float16", "cuda", marks=NEEDS_GPU),
     ],
 )
 
@@ -61,9 +64,9 @@ def test_same_maps_and_boxes_for_every_family(family, images):
 
 @torch.inference_mode()
 @LOW
-def test_low_precision_is_near_for_every_family(precision, family_keeping_all, images):
-    network = family_keeping_all
-    inputs = images(network, 2, 1)
+def test_low_precision_is_near_for_every_family(precision, device, family_keeping_all, images):
+    network = family_keeping_all.to(device)
+    inputs = [values.to(device) for values in images(network, 2, 1)]
     answer = Engine(network, precision)(*inputs)
     assert all(answer[key].dtype == torch.float32 for key in MAPS)
     assert_near(network, answer, network(*inputs))
@@ -167,9 +170,11 @@ def boxes_of(parameters, sequence, length):
 
 
 @pytest.mark.parametrize("name", ["tiny", "two_branch"])
-def test_float32_boxes_over_a_sequence(name, trained):
+def test_float32_boxes_over_a_sequence(name, trained, device, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     sequence = Synthetic(1, seed=5, modality="depth")[0]
-    parameters = TrackerParameters(trained[name], Path("weights"))
+    network = copy.deepcopy(trained[name]).to(device)
+    parameters = TrackerParameters(network, Path("weights"), device)
     expected = boxes_of(parameters, sequence, 20)
     found = boxes_of(in_engine(parameters, "float32"), sequence, 20)
     assert np.abs(found - expected).max() < 0.05
@@ -216,17 +221,18 @@ def searches(trained):
 
 @torch.inference_mode()
 @LOW
-def test_low_precision_overlaps_as_much(precision, trained, searches):
-    network = trained["two_branch"]
+def test_low_precision_overlaps_as_much(precision, device, trained, searches):
+    network = copy.deepcopy(trained["two_branch"]).to(device)
     means = []
     for run in (network, Engine(network, precision)):
         overlaps = []
         for template, search, around, resize_factor, truth in searches:
-            found = run(template, search)["pred_boxes"][0].double().numpy() * 128
+            answer = run(template.to(device), search.to(device))
+            found = answer["pred_boxes"][0].double().cpu().numpy() * 128
             found = box_to_frame(found, around, resize_factor, 128)
             overlaps.append(float(overlap(found[None], truth[None])[0]))
         means.append(np.mean(overlaps))
-    assert 0 < abs(means[1] - means[0]) < {"bfloat16": 1e-3, "int8": 2e-3}[precision]
+    assert 0 < abs(means[1] - means[0]) < (2e-3 if precision == "int8" else 1e-3)
 
 
 # --- what can go wrong ---------------------------------------------------------------------------
@@ -315,7 +321,7 @@ def test_other_failures_of_the_network_are_not_taken_for_a_shortage(small, image
 
 
 @torch.inference_mode()
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@NEEDS_GPU
 def test_a_recording_on_a_gpu_answers_what_the_network_answers(
     family_keeping_all, images, monkeypatch
 ):

@@ -1,5 +1,6 @@
 """The way of a frame on the device against the way with OpenCV."""
 
+import copy
 import logging
 import math
 from pathlib import Path
@@ -15,7 +16,8 @@ from ltr_ext.dataset.synthetic import Synthetic
 from ltr_ext.models.checkpoint import load_network
 from ltr_ext.models.two_branch import two_branch_from
 from pytracking_ext.engine import Engine, frame
-from pytracking_ext.engine.frame import FramePath, clip_box, crop_window, sample_target
+from pytracking_ext.engine.crop import crop_window, sample_target
+from pytracking_ext.engine.frame import FramePath, clip_box
 from pytracking_ext.engine.graph import Graphed
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.parameter.srft.default_rgb import WEIGHTS
@@ -60,10 +62,10 @@ def frame_of(sequence, index):
     return np.concatenate((sequence.frames.rgb(index), sequence.frames.aux(index)), 2)
 
 
-def test_follows_the_tracker_on_the_host(network):
+def test_follows_the_tracker_on_the_host(network, device):
     sequence = Synthetic(1, seed=5, modality="depth")[0]
     tracker = SRFTTracker(TrackerParameters(network, Path("weights")))
-    path = FramePath(Engine(network))
+    path = FramePath(Engine(copy.deepcopy(network).to(device)))
     first = {"aux": sequence.frames.aux(0), "init_bbox": tuple(sequence.boxes[0])}
     tracker.initialize(sequence.frames.rgb(0), first)
     path.start(torch.from_numpy(frame_of(sequence, 0)), sequence.boxes[0])
@@ -73,7 +75,7 @@ def test_follows_the_tracker_on_the_host(network):
         found = path.step(torch.from_numpy(frame_of(sequence, index)))
         expected = [*answer["target_bbox"], answer["object_presence_score"]]
         # Cuts differ by up to a grey level; the box by what the network makes of that.
-        assert np.abs(found.numpy() - expected).max() < 0.5
+        assert np.abs(found.cpu().numpy() - expected).max() < 0.5
 
 
 def test_networks_that_are_told_of_the_templates_box(small):
