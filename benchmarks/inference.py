@@ -117,9 +117,11 @@ def compare(arguments: argparse.Namespace) -> None:
             for name, run in runners.items()
         }
         report("from files, per sequence", whole, 3, device, frames=len(sequence))
-    floor = floor_seconds(eager, device)
     for name, seconds in least.items():
-        print(f"{name}: {seconds / floor:.2f} x the float32 floor of {1e3 * floor:.2f} ms")
+        # int8 and what falls back are compared with float32
+        dtype = getattr(runners[name], "dtype", torch.float32)
+        floor = floor_seconds(eager, device, dtype if dtype.is_floating_point else torch.float32)
+        print(f"{name}: {seconds / floor:.2f} x its floor of {1e3 * floor:.2f} ms")
 
 
 def report(
@@ -284,15 +286,16 @@ def example_inputs(network: TrackingNetwork, device: torch.device) -> list[Tenso
 
 
 @torch.inference_mode()
-def floor_seconds(network: TrackingNetwork, device: torch.device) -> float:
-    """Float32 weights read once at the measured bandwidth, products at the measured rate."""
+def floor_seconds(network: TrackingNetwork, device: torch.device, dtype: torch.dtype) -> float:
+    """Weights read once at the measured bandwidth, products at the measured rate."""
     flops, _ = count_flops(network, example_inputs(network, device))
-    square = torch.randn(1024, 1024, device=device)
+    side, elements = (8192, 1 << 30) if device.type == "cuda" else (1024, 1 << 25)
+    square = torch.randn(side, side, device=device).to(dtype)
     product = min(timed(lambda: square @ square, device) for _ in range(10))
-    block = torch.randn(1 << 25, device=device)
+    block = torch.empty(elements, device=device).normal_()
     reading = min(timed(block.sum, device) for _ in range(10))
-    size = sum(value.numel() for value in network.parameters()) * 4
-    rate, bandwidth = 2 * 1024**3 / product, 4 * block.numel() / reading
+    size = sum(value.numel() for value in network.parameters()) * dtype.itemsize
+    rate, bandwidth = 2 * side**3 / product, block.nbytes / reading
     return flops / rate + size / bandwidth
 
 

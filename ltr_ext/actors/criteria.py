@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ltr_ext.data.labels import gaussian_heatmap
+from srft_plugin.precision import widened
 
 from .losses import cxcywh_to_xyxy, focal_loss, giou, varifocal_loss
 
@@ -29,8 +30,8 @@ def center(output: Output, box: Tensor) -> dict[str, Tensor]:
         output: of a network with OSTrack's CENTER head.
         box: (B, 4) cxcywh in [0, 1] of the search region.
     """
-    score = output["score_map"].float()
-    corners, truth = cxcywh_to_xyxy(output["pred_boxes"].float()), visible_part(box)
+    score = widened(output["score_map"])
+    corners, truth = cxcywh_to_xyxy(widened(output["pred_boxes"])), visible_part(box)
     overlap, iou = giou(corners, truth)
     terms = {
         "focal": focal_loss(score, gaussian_heatmap(box, score.shape[-1])),
@@ -48,15 +49,15 @@ def dense(output: Output, box: Tensor) -> dict[str, Tensor]:
     the GIoU loss of their boxes is averaged with the scores as weights. The public code divides by
     sums over the batch, this by those of the sample.
     """
-    score = output["score_map"].float()[:, 0]
+    score = widened(output["score_map"])[:, 0]
     side, truth = score.shape[-1], visible_part(box)
     low, high = (truth * side).floor().clamp(0, side - 1).chunk(2, 1)
     axis = torch.arange(side, device=score.device)
     inside = (axis >= low[..., None]) & (axis <= high[..., None])  # (B, 2, side)
     covered = inside[:, 1, :, None] & inside[:, 0, None, :]
     cells = torch.stack((axis.expand(side, side), axis[:, None].expand(side, side)))
-    centres = (output["offset_map"].float() + cells) / side
-    boxes = torch.cat((centres, output["size_map"].float()), 1).permute(0, 2, 3, 1).flatten(0, 2)
+    centres = (widened(output["offset_map"]) + cells) / side
+    boxes = torch.cat((centres, widened(output["size_map"])), 1).permute(0, 2, 3, 1).flatten(0, 2)
     truths = truth.repeat_interleave(side**2, 0)
     overlap, iou = (v.view_as(score) for v in giou(cxcywh_to_xyxy(boxes), truths))
     weights = score.detach() * covered
@@ -66,7 +67,7 @@ def dense(output: Output, box: Tensor) -> dict[str, Tensor]:
         "giou": (weights * (1 - overlap)).sum((1, 2)) / weights.sum((1, 2)),
     }
     loss = VARIFOCAL_WEIGHT * terms["varifocal"] + DENSE_GIOU_WEIGHT * terms["giou"]
-    peak = giou(cxcywh_to_xyxy(output["pred_boxes"].float()), truth)[1]
+    peak = giou(cxcywh_to_xyxy(widened(output["pred_boxes"])), truth)[1]
     return {"loss": loss, **terms, "iou": peak}
 
 
@@ -78,7 +79,7 @@ def distilled(output: Output, box: Tensor) -> dict[str, Tensor]:
     clean = center(output, box)
     if "masked" not in output:
         return clean
-    masked, distance = center(output["masked"], box)["loss"], output["distance"].float()
+    masked, distance = center(output["masked"], box)["loss"], widened(output["distance"])
     loss = CLEAN_WEIGHT * clean["loss"] + MASKED_WEIGHT * masked + DISTANCE_WEIGHT * distance
     return {**clean, "loss": loss, "masked": masked, "distance": distance}
 

@@ -31,9 +31,10 @@ class TrackingActor:
 
     def inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """What the network is called with: of the batch, what its ``input_names`` say."""
-        images = {"search": normalise(batch["search"])}
+        dtype = next(self.plain.parameters()).dtype  # float64 where rounding is to be seen
+        images = {"search": normalise(batch["search"]).to(dtype)}
         templates = batch["template"]  # of networks with several, (B, templates, C, H, W)
-        images["template"] = normalise(templates.flatten(0, -4)).view(templates.shape)
+        images["template"] = normalise(templates.flatten(0, -4)).to(dtype).view(templates.shape)
         return tuple((batch | images)[name] for name in self.plain.input_names)
 
     def sample_losses(self, output: dict[str, Tensor], box: Tensor) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from srft_plugin.precision import widened
+
 MARGIN = 1e-4  # keeps the logarithms of the focal loss finite
 PRIOR_SCORE = 0.1  # initial score of every cell: CornerNet's start for a focal loss
 TOWERS = ("ctr", "size", "offset")  # by the names of public checkpoints; "ctr" is the score
@@ -36,8 +38,8 @@ class CenterHead(nn.Module):
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """(B, C, H, W) features to the maps and boxes of ``TrackingNetwork.forward``."""
-        # float(): 1 - MARGIN is 1 in bfloat16.
-        score, size, offset = (maps.float() for maps in self.towers(features))
+        # In bfloat16, 1 - MARGIN is 1.
+        score, size, offset = map(widened, self.towers(features))
         score = score.sigmoid().clamp(MARGIN, 1 - MARGIN)
         size = size.sigmoid().clamp(MARGIN, 1 - MARGIN)
         boxes = boxes_at_peak(score, size, offset)

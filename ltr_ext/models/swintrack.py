@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from srft_plugin.errors import UserError
+from srft_plugin.precision import widened
 
 from .head import MARGIN, boxes_at_peak
 from .network import NetworkSpec, TrackingNetwork
@@ -235,8 +236,8 @@ class BoxHead(nn.Module):
         the CENTER head.
         """
         features = features.permute(0, 2, 3, 1)
-        score = self.cls_mlp(features).float().sigmoid().clamp(MARGIN, 1 - MARGIN)
-        boxes = self.reg_mlp(features).float().sigmoid().permute(0, 3, 1, 2)
+        score = widened(self.cls_mlp(features)).sigmoid().clamp(MARGIN, 1 - MARGIN)
+        boxes = widened(self.reg_mlp(features)).sigmoid().permute(0, 3, 1, 2)
         score = score.permute(0, 3, 1, 2)
         height, width = score.shape[2:]
         rows, columns = torch.meshgrid(

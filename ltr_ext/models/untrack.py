@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ltr_ext.data.representation import MODALITIES, MODALITY_INDEX
 from srft_plugin.errors import UserError, unknown
+from srft_plugin.precision import widened
 
 from .network import split_modalities
 from .ostrack import ViTSpec, ViTTracker
@@ -147,7 +148,7 @@ class Edges(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         margin, dtype = WINDOW // 2, images.dtype
-        images = functional.pad(images.float(), [margin] * 4)  # bfloat16 would take other places
+        images = functional.pad(widened(images), [margin] * 4)  # bfloat16 would take other places
         peaks = functional.max_pool2d(images, WINDOW, 1)
         differences = []
         for axis, border in ((3, (0, 1)), (2, (0, 0, 0, 1))):

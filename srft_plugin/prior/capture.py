@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from srft_plugin.errors import UserError
+from srft_plugin.precision import widened
 from srft_plugin.prior.entry import Graph, split_at_entries
-from srft_plugin.prior.layers import Call, layer_rule, widened
+from srft_plugin.prior.layers import Call, layer_rule
 
 LossFn = Callable[[nn.Module, Any], Tensor]
 Agree = Callable[[set[str]], set[str]]

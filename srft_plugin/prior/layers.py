@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from srft_plugin.precision import widened
+
 
 @dataclass
 class Rows:
@@ -51,11 +53,6 @@ def layer_factors(layer: nn.Module, calls: list[Call]) -> dict[str, Factors]:
                 torch.cat([piece.output_gradients for piece in pieces], 1),
             )
     return factors
-
-
-def widened(values: Tensor) -> Tensor:
-    """``values`` in at least float32."""
-    return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
 def _linear(layer: nn.Linear, x: Tensor, d: Tensor) -> dict[str, Factors]:

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ltr_ext.actors.criteria import CRITERIA, center, dense, distilled
 from ltr_ext.actors.losses import varifocal_loss
-from ltr_ext.actors.tracking import TrackingActor
+from ltr_ext.actors.tracking import TrackingActor, sample_loss
 from ltr_ext.models.head import boxes_at_peak
 from ltr_ext.models.registry import build_network
 from srft_plugin.errors import UserError
@@ -140,6 +140,24 @@ def test_actor_trains_every_kind_of_network(name, random_batch):
     assert network.criterion in CRITERIA
     without = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
     assert not without
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_float64_shows_what_float32_rounds_away(name, random_batch):
+    """Second differences of the loss, as in Eq. 7, need all digits."""
+    torch.manual_seed(0)
+    network = build_network(name, **KINDS[name]).double().eval()
+    batch = random_batch(network.spec)
+    data = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    bias = next(p for n, p in network.named_parameters() if p.ndim == 1 and "head" in n)
+    losses = []
+    with torch.no_grad():
+        for _ in range(3):
+            losses.append(sample_loss(network, data))
+            bias += 1e-9
+    first, second, third = losses
+    assert first.dtype == torch.float64 and (first != second).all()
+    torch.testing.assert_close(third - second, second - first, rtol=1e-3, atol=1e-14)
 
 
 @pytest.fixture

@@ -122,9 +122,10 @@ def test_boxes_are_found_and_move_as_by_torch(by_kernels, seed, weight):
 
 
 @torch.inference_mode()
-def test_every_family_answers_alike_by_kernels(by_kernels, family, images, monkeypatch):
+def test_every_family_answers_alike_by_kernels(by_kernels, family_keeping_all, images, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    network = copy.deepcopy(family).to(DEVICE)
+    network = copy.deepcopy(family_keeping_all).to(DEVICE)
+    bound = 1e-5 if DEVICE == "cpu" else 1e-3  # a GPU's products add up in another order
     engine = Engine(network)
     engine.use_graph(False)
     for inputs in (images(network, 2, 1), images(network, 1, 2)):
@@ -132,7 +133,7 @@ def test_every_family_answers_alike_by_kernels(by_kernels, family, images, monke
         for _ in range(2):
             answer, expected = engine(*inputs), network(*inputs)
             for name in ("score_map", "size_map", "offset_map", "pred_boxes"):
-                torch.testing.assert_close(answer[name], expected[name], rtol=0, atol=1e-5)
+                torch.testing.assert_close(answer[name], expected[name], rtol=0, atol=bound)
 
 
 def test_a_target_is_followed_as_by_torch(by_kernels, small):
