@@ -226,8 +226,8 @@ def add_norm(
         return tokens, kernels.add_norm(tokens, product, bias, eps, width, dtype)
     tokens = added(tokens, update)
     normed = functional.layer_norm(tokens, tokens.shape[-1:], eps=eps)
-    padded = normed.new_zeros(*tokens.shape[:-1], tokens.shape[-1] + ONES, dtype=dtype)
-    padded[..., :-ONES], padded[..., -ONES] = normed, 1
+    padded = normed.new_empty(*tokens.shape[:-1], tokens.shape[-1] + ONES, dtype=dtype)
+    padded[..., :-ONES], padded[..., -ONES:], padded[..., -ONES] = normed, 0, 1
     return tokens, padded
 
 

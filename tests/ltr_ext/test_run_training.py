@@ -204,6 +204,17 @@ def test_srft_moves_the_weights_less_than_full_fine_tuning(base, whole_runs):
     assert 0 < distance["srft"] < distance["none"]
 
 
+@pytest.mark.parametrize("regularizer, has_update", [("srft:transfer", True), ("l2sp", False)])
+def test_the_update_is_fused_where_that_takes_no_compiler(regularizer, has_update, monkeypatch):
+    recipe = TUNE.override([f"regularizer={regularizer}"])
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(run_training, "find_spec", lambda name: name == "triton")
+    options = [run_training.regularizer_options(recipe, device) for device in (cpu, gpu)]
+    assert [own.get("fused") for own in options] == ([False, True] if has_update else [None, None])
+    monkeypatch.setattr(run_training, "find_spec", lambda name: None)
+    assert not run_training.regularizer_options(recipe, gpu).get("fused")
+
+
 def test_nan_loss_stops_the_run_without_a_checkpoint(tmp_path, monkeypatch):
     from ltr_ext.actors import criteria
 
