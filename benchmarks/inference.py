@@ -7,8 +7,8 @@
 The first form times the network alone, the tracker without decoding, and the evaluation from files
 to boxes, for the eager float32 network and for the engine in each precision, in alternating
 repeats; and the floor: weights read once at the measured bandwidth, products at the measured rate.
-The second prints a row per network, each measured in a process of its own. The third times
-processes from their start to the first box of the default tracker.
+The second prints a row per network, on a CPU each measured in a process of its own. The third times
+processes from their start to the first box of the default tracker, on a GPU in its engine.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ ENGINES = {
 }
 clock = time.perf_counter  # --processor-time: time.process_time
 FIRST_BOX = """
+import sys
 import numpy as np
 from pytracking_ext.parameter.srft import load
 from pytracking_ext.tracker.srft import SRFTTracker
-tracker = SRFTTracker(load("default_rgb", device="cpu"))
+precision = "bfloat16" if sys.argv[1].startswith("cuda") else None
+tracker = SRFTTracker(load("default_rgb", device=sys.argv[1], precision=precision))
 image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
 tracker.initialize(image, {"init_bbox": (100, 80, 40, 40)})
 print(tracker.track(image)["target_bbox"])
@@ -74,7 +76,7 @@ def main() -> None:
         global clock
         clock = time.process_time
     if arguments.startup:
-        print_startup()
+        print_startup(arguments.device)
     elif arguments.row:
         print(row(arguments.row, arguments.device, arguments.repeats))
     elif arguments.table is not None:
@@ -102,9 +104,16 @@ def compare(arguments: argparse.Namespace) -> None:
     least = report("network alone", alone, arguments.repeats, device)
     with tempfile.TemporaryDirectory() as folder:
         sequence = written_sequence(Path(folder))
+        parameters = {
+            name: TrackerParameters(
+                run, Path("random weights"), arguments.device,
+                precision=engines.get(name, {}).get("precision"),
+            )
+            for name, run in runners.items()
+        }  # fmt: skip
         trackers = {}
-        for name, run in runners.items():
-            trackers[name] = _tracker_step(run, sequence, arguments.device)
+        for name in runners:
+            trackers[name] = _tracker_step(parameters[name], sequence)
         if device.type == "cuda":
             trackers |= {
                 f"{name}, all on the device": _device_step(Engine(eager, **options), sequence)
@@ -113,8 +122,8 @@ def compare(arguments: argparse.Namespace) -> None:
         report("tracker", trackers, arguments.repeats, device)
         out = Path(folder) / "results"
         whole = {
-            name: _whole_run(run, sequence, out / name.replace(" ", "_"), arguments.device)
-            for name, run in runners.items()
+            name: _whole_run(own, sequence, out / name.replace(" ", "_"))
+            for name, own in parameters.items()
         }
         report("from files, per sequence", whole, 3, device, frames=len(sequence))
     for name, seconds in least.items():
@@ -163,10 +172,10 @@ def timed(function: Callable[[], object], device: torch.device) -> float:
     return clock() - began
 
 
-def _tracker_step(run: torch.nn.Module, sequence: Sequence, device: str) -> Callable[[], object]:
+def _tracker_step(parameters: TrackerParameters, sequence: Sequence) -> Callable[[], object]:
     """A step of a tracker on frames in memory."""
     frames = [(sequence.frames.rgb(i), sequence.frames.aux(i)) for i in range(len(sequence))]
-    tracker = SRFTTracker(TrackerParameters(run, Path("random weights"), device))
+    tracker = SRFTTracker(parameters)
     tracker.initialize(frames[0][0], {"aux": frames[0][1], "init_bbox": sequence.boxes[0]})
     state = {"frame": 0}
 
@@ -193,10 +202,9 @@ def _device_step(engine: Engine, sequence: Sequence) -> Callable[[], object]:
 
 
 def _whole_run(
-    run: torch.nn.Module, sequence: Sequence, out: Path, device: str
+    parameters: TrackerParameters, sequence: Sequence, out: Path
 ) -> Callable[[], object]:
     """The evaluation of one sequence from its files."""
-    parameters = TrackerParameters(run, Path("random weights"), device)
 
     def whole() -> None:
         out.mkdir(parents=True, exist_ok=True)
@@ -223,6 +231,9 @@ def print_table(arguments: argparse.Namespace) -> None:
     print(f"| network | values (M) | GFLOPs {timed_ones}| ratios | peak memory (MB) |")
     print("|---" * (5 + 2 * len(names)) + "|")
     for name in arguments.table or network_names():
+        if arguments.device.startswith("cuda"):
+            print(row(name, arguments.device, arguments.repeats), flush=True)
+            continue
         command = [sys.executable, __file__, "--row", name, "--device", arguments.device,
                    "--threads", str(arguments.threads), "--repeats",
                    str(arguments.repeats)]  # fmt: skip
@@ -235,6 +246,8 @@ def row(name: str, device: str, repeats: int) -> str:
     network = random_network(name).to(device)
     inputs = example_inputs(network, torch.device(device))
     gflops = count_flops(network, inputs)[0] / 1e9
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
     with torch.inference_mode():
         network(*inputs)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -299,14 +312,15 @@ def floor_seconds(network: TrackingNetwork, device: torch.device, dtype: torch.d
     return flops / rate + size / bandwidth
 
 
-def print_startup(repeats: int = 5) -> None:
+def print_startup(device: str, repeats: int = 5) -> None:
     """Seconds, and processor seconds, from the start of a process to the first box."""
     rows = []
     for code in ("import torch", FIRST_BOX):
         for _ in range(repeats):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+            command = [sys.executable, "-c", code, device]
+            subprocess.run(command, check=True, capture_output=True)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             rows.append((code == FIRST_BOX, time.perf_counter() - began, used))
