@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import sysconfig
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -56,11 +58,8 @@ class FusedAdamW:
                 f"name another in the variable CXX, or leave fused out"
             )
         on_gpu = any(is_on_gpu(p) for group in groups for p in group["params"])
-        if on_gpu and not find_spec("triton"):
-            raise UserError(
-                "fused=True needs Triton on a GPU, which torch brings on Linux; pip install triton "
-                "(triton-windows on Windows), or leave fused out"
-            )
+        if on_gpu and (lacking := triton_lacks()):
+            raise UserError(f"fused=True needs {lacking}, or leave fused out")
         self.optimizer = optimizer
         self._known: list[Any] | None = None  # what the plans hold for
         self._plans: list[tuple[list[tuple[int, list[Parameter]]], Plan]] = []
@@ -209,6 +208,21 @@ def adamw_update(p: Tensor, g: Tensor, m: Tensor, v: Tensor, table: Tensor, h: T
     scaled = p - (1 - sensitivity.to(update.dtype)) * update
     for old, new in ((p, scaled), (m, first), (v, second)):
         old.copy_(torch.where(skip > 0, old, new))
+
+
+@cache
+def triton_lacks() -> str | None:
+    """What is missing here for Triton's kernels on a GPU, and what to do; None if nothing is."""
+    if not find_spec("triton"):
+        return "Triton, which torch brings on Linux; pip install triton (triton-windows on Windows)"
+    if sys.platform == "win32":  # it brings its own compiler there
+        return None
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "a C compiler for Triton; install gcc, name one in the variable CC"
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if not header.exists():
+        return f"{header} for Triton; install Python's headers (python3-dev)"
+    return None
 
 
 def is_on_gpu(p: Parameter) -> bool:

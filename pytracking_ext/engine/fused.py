@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +11,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ltr_ext.models.head import TOWERS, CenterHead
 from ltr_ext.models.network import TrackingNetwork, split_modalities
+from ltr_ext.models.ostrack import OSTrackBackbone
 from ltr_ext.models.two_branch import TwoBranchBackbone
 from ltr_ext.models.vit import Block, PatchEmbed
 from pytracking_ext.engine import packed, quantised
+from srft_plugin.kernels import triton_lacks
 
 ONES = 8  # columns after the features, of which the first is 1: so many keep rows aligned
 
 
 def has_kernels(device: torch.device) -> bool:
-    """Whether ``pytracking_ext.engine.kernels`` run there: on a GPU where Triton is."""
-    return device.type == "cuda" and find_spec("triton") is not None
+    """Whether ``pytracking_ext.engine.kernels`` run there: on a GPU where Triton works."""
+    return device.type == "cuda" and triton_lacks() is None
 
 
 def fuse(
@@ -54,6 +55,8 @@ def fuse(
     # There is no batched product of packed weights; wide branches gain more by packing.
     if two_branch and not (pack and network.spec.dim >= packed.WORTHWHILE):
         network.backbone = StackedBackbone(network.backbone)
+    elif by_kernels and type(network.backbone) is OSTrackBackbone and not network.spec.eliminate_at:
+        network.backbone = FusedBackbone(network.backbone)
     if dtype != torch.float32:
         in_head = set(network.box_head.modules())
         for module in network.modules():
@@ -307,11 +310,30 @@ class StackedBackbone(nn.Module):
         (template_rgb, template_aux), (search_rgb, search_aux) = split_modalities(template, search)
         rgb = self.patch_embed_rgb.pack(template_rgb, search_rgb)
         aux = self.patch_embed_aux.pack(template_aux, search_aux)
-        tokens, update = torch.stack((rgb, aux)) + self.positions, None
-        for block in self.blocks:
-            tokens, update = block(tokens, update)
-        rgb, aux = added(tokens, update)
+        rgb, aux = run_blocks(self.blocks, torch.stack((rgb, aux)) + self.positions)
         return self.norm_rgb(rgb), self.norm_aux(aux)
+
+
+class FusedBackbone(nn.Module):
+    """``OSTrackBackbone`` that keeps all candidates, by the same blocks."""
+
+    def __init__(self, backbone: OSTrackBackbone) -> None:
+        super().__init__()
+        self.patch_embed, self.norm = backbone.patch_embed, backbone.norm
+        self.positions = _fixed(backbone.positions())
+        self.blocks = nn.ModuleList(StackedBlock([block]) for block in backbone.blocks)
+
+    def forward(self, template: Tensor, search: Tensor) -> Tensor:
+        tokens = self.patch_embed.pack(template, search) + self.positions
+        return self.norm(run_blocks(self.blocks, tokens[None])[0])
+
+
+def run_blocks(blocks: Sequence[StackedBlock], tokens: Tensor) -> Tensor:
+    """(streams, B, N, C) through all blocks."""
+    update: Update = None
+    for block in blocks:
+        tokens, update = block(tokens, update)
+    return added(tokens, update)
 
 
 def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -208,10 +208,10 @@ def test_srft_moves_the_weights_less_than_full_fine_tuning(base, whole_runs):
 def test_the_update_is_fused_where_that_takes_no_compiler(regularizer, has_update, monkeypatch):
     recipe = TUNE.override([f"regularizer={regularizer}"])
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    monkeypatch.setattr(run_training, "find_spec", lambda name: name == "triton")
+    monkeypatch.setattr(run_training, "triton_lacks", lambda: None)
     options = [run_training.regularizer_options(recipe, device) for device in (cpu, gpu)]
     assert [own.get("fused") for own in options] == ([False, True] if has_update else [None, None])
-    monkeypatch.setattr(run_training, "find_spec", lambda name: None)
+    monkeypatch.setattr(run_training, "triton_lacks", lambda: "a C compiler")
     assert not run_training.regularizer_options(recipe, gpu).get("fused")
 
 

@@ -123,10 +123,27 @@ def test_processes_agree_on_what_the_kernels_step_also_where_their_part_is_empty
             assert triton_update.accepts([part]) == accepted
 
 
-def test_a_machine_without_triton_is_told(monkeypatch):
+@pytest.fixture
+def asked_anew():
+    kernels.triton_lacks.cache_clear()
+    yield
+    kernels.triton_lacks.cache_clear()
+
+
+def test_a_machine_without_triton_is_told(monkeypatch, asked_anew):
     monkeypatch.setattr(kernels, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="needs Triton on a GPU.*leave fused out"):
+    with pytest.raises(UserError, match="needs Triton, which torch brings.*leave fused out"):
         SRFT(AdamW(small_network().to(DEVICE).parameters()), None, 5, mode="transfer", fused=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Triton brings its compiler there")
+def test_a_machine_without_what_triton_compiles_with_is_told(monkeypatch, asked_anew):
+    monkeypatch.setattr(kernels.sysconfig, "get_path", lambda name: "nowhere")
+    assert "Python.h for Triton; install Python's headers" in kernels.triton_lacks()
+    kernels.triton_lacks.cache_clear()
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(kernels.shutil, "which", lambda name: None)
+    assert "a C compiler for Triton; install gcc" in kernels.triton_lacks()
 
 
 COMPILE = """
