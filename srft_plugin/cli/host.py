@@ -94,11 +94,15 @@ def _packages() -> list[Check]:
 def _device() -> list[Check]:
     import torch
 
+    from srft_plugin.kernels import triton_lacks
+
     if not torch.cuda.is_available():
         return [("GPU", f"none ({torch.get_num_threads()} CPU threads)", "")]
     count = torch.cuda.device_count()
     bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: use precision=fp32"
-    return [("GPU", f"{count} x {torch.cuda.get_device_name(0)}, {bf16}", "")]
+    lacking = triton_lacks()
+    remedy = f"for the fast kernels it needs {lacking}" if lacking else ""
+    return [("GPU", f"{count} x {torch.cuda.get_device_name(0)}, {bf16}", remedy)]
 
 
 def _paths() -> list[Check]:

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from srft_plugin.cli import build_parser, main
+from srft_plugin.cli import build_parser, host, main
 from srft_plugin.cli.demo import SIZES, TRACKERS, Demo
 from srft_plugin.cli.demo_report import scores_table
 from srft_plugin.errors import UserError
@@ -78,6 +79,17 @@ def test_env_set_and_show(tmp_path, capsys, monkeypatch):
     assert main(["env", "show"]) == 0
     assert "lasher_dir: /variable\n" in capsys.readouterr().out  # the path that counts
     assert main(["env", "set", "workspace_dir"]) == 2
+
+
+def test_doctor_says_what_the_kernels_of_a_gpu_need(monkeypatch):
+    for name, value in (("is_available", True), ("device_count", 1), ("is_bf16_supported", True),
+                        ("get_device_name", "H200")):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr("srft_plugin.kernels.triton_lacks", lambda: "a C compiler; install gcc")
+    (check,) = host._device()
+    assert check == (
+        "GPU", "1 x H200, bf16", "for the fast kernels it needs a C compiler; install gcc"
+    )  # fmt: skip
 
 
 def test_doctor_reports_what_is_there_and_what_is_not(tmp_path, capsys):
