@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ltr_ext.data.normalise import normalise, statistics
-from pytracking_ext.engine.fused import has_kernels
+from pytracking_ext.engine.precision import has_kernels
 
 
 def cut(frame: Tensor, box: Tensor, factor: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pytracking_ext.engine.crop import cut
 from pytracking_ext.engine.engine import Engine
-from pytracking_ext.engine.fused import has_kernels
 from pytracking_ext.engine.graph import Graphed
+from pytracking_ext.engine.precision import has_kernels
 from pytracking_ext.tracker.srft.localise import MAPS, hann_window, localise
 from srft_plugin.errors import UserError
 

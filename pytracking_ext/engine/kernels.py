@@ -47,7 +47,7 @@ def add_norm(
     width: int,
     dtype: torch.dtype,
 ) -> Tensor:
-    """``fused.add_norm`` that writes the sum to ``tokens``."""
+    """``blocks.add_norm`` that writes the sum to ``tokens``."""
     normed = tokens.new_empty(*tokens.shape[:-1], width, dtype=dtype)
     dim, count = tokens.shape[-1], tokens.shape[:-1].numel()
     rows = count if bias is None else count // len(bias)
@@ -177,7 +177,7 @@ def _cut(
 def cut(
     frame: Tensor, box: Tensor, factor: Tensor, size: int, mean: Tensor, deviation: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """``frame.sample_target`` and ``normalise``; ``factor`` is a float64 number on the device."""
+    """``crop.sample_target`` and ``normalise``; ``factor`` is a float64 number on the device."""
     height, width, channels = frame.shape
     region = frame.new_empty(1, channels, size, size, dtype=torch.float32)
     window = torch.empty_like(box[:3])

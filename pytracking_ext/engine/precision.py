@@ -10,6 +10,7 @@ import torch
 
 from pytracking_ext.engine import quantised
 from srft_plugin.errors import unknown
+from srft_plugin.kernels import triton_lacks
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,11 @@ def tensor_cores(enabled: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether ``pytracking_ext.engine.kernels`` run there: on a GPU where Triton works."""
+    return device.type == "cuda" and triton_lacks() is None
 
 
 def _missing(precision: str, device: torch.device) -> str | None:

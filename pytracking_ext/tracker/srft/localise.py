@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pytracking_ext.engine.fused import has_kernels
+from pytracking_ext.engine.precision import has_kernels
 
 MAPS = ("score_map", "size_map", "offset_map")
 

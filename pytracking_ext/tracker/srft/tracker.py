@@ -16,7 +16,7 @@ from ltr_ext.data.io import read_raw
 from ltr_ext.data.normalise import normalise
 from ltr_ext.data.representation import MODALITIES, MODALITY_INDEX, represent
 from pytracking_ext.engine.crop import cut
-from pytracking_ext.engine.fused import has_kernels
+from pytracking_ext.engine.precision import has_kernels
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.tracker.srft.localise import hann_window, localise
 from srft_plugin.errors import UserError, unknown

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ltr_ext.models.head import MARGIN, boxes_at_peak
-from pytracking_ext.engine import Engine, crop, frame, fused, packed
+from pytracking_ext.engine import Engine, blocks, crop, frame, fused, packed
 from pytracking_ext.engine.crop import cut
 from pytracking_ext.engine.frame import FramePath, move
 from pytracking_ext.parameter.srft import TrackerParameters, in_engine
@@ -29,7 +29,7 @@ def by_kernels(monkeypatch):
     """Makes a function run by kernels, whatever the device."""
 
     def switch(enabled: bool) -> None:
-        for module in (crop, frame, fused, localise, tracker):
+        for module in (blocks, crop, frame, fused, localise, tracker):
             monkeypatch.setattr(module, "has_kernels", lambda device: enabled)
 
     monkeypatch.setattr(packed, "available", lambda: False)  # not on a GPU
@@ -50,14 +50,14 @@ def test_sum_and_norm_of_tokens(by_kernels, branches, dtype):
         bias = torch.randn(branches, 24, device=DEVICE)
         update = torch.randn(2, 3, 5, 24, device=DEVICE).to(dtype), bias
     by_kernels(False)
-    expected = fused.add_norm(tokens.clone(), update, 1e-6, dtype)
+    expected = blocks.add_norm(tokens.clone(), update, 1e-6, dtype)
     by_kernels(True)
-    found = fused.add_norm(tokens, update, 1e-6, dtype)
-    assert found[1].dtype == dtype and found[1].shape == (2, 3, 5, 24 + fused.ONES)
+    found = blocks.add_norm(tokens, update, 1e-6, dtype)
+    assert found[1].dtype == dtype and found[1].shape == (2, 3, 5, 24 + blocks.ONES)
     torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=1e-6)
     near = {"rtol": 1e-2, "atol": 1e-3} if dtype == torch.bfloat16 else {"rtol": 0, "atol": 1e-5}
     torch.testing.assert_close(found[1], expected[1], **near)
-    assert found[1][..., -fused.ONES :].unique().tolist() == [0, 1]
+    assert found[1][..., -blocks.ONES :].unique().tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
