@@ -68,7 +68,7 @@ class Recipe:
         checkpoint_activations: compute the blocks' activations twice instead of keeping them.
         ema: decay of a running average of the weights, which is then what the run is judged by and
             leaves behind; 0 for none.
-        compile: ``torch.compile`` the network, and the update of SRFT.
+        compile: ``torch.compile`` the network, and on a CPU the update of SRFT.
         parallel: how processes share the work: ``ddp``, or ``fsdp`` to share the weights as well.
         workers: processes that prepare batches; 0 prepares them in the training process.
     """

@@ -9,6 +9,7 @@ The same command resumes a run that was stopped. Results are in
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import os
 import sys
@@ -47,6 +48,9 @@ PRIORS = {Prior: "prior.safetensors", DiagonalFisher: "fisher_diagonal.safetenso
 PRIOR_BATCH = 16  # samples per backward pass of the prior estimate
 
 
+log = logging.getLogger(__name__)
+
+
 def run_dir(name: str, workspace: Path | None = None) -> Path:
     """Folder of the run called ``name``: upstream's ``checkpoints/<project_path>``."""
     return (workspace or environment().workspace_dir) / "checkpoints" / "ltr" / "srft" / name
@@ -79,13 +83,9 @@ def train(
     network.metadata = {"modality": data.modality} if data.modality else {}
     prior = run_prior(recipe, network, base, folder, device, processes)
     model = prepare(network, recipe, device, processes)
-    regularizer = make_regularizer(
-        recipe.regularizer,
-        network,
-        prior,
-        recipe.total_steps,
-        **regularizer_options(recipe, device),
-    )
+    options = regularizer_options(recipe, updates_by_kernels(recipe, device, processes))
+    name, steps = recipe.regularizer, recipe.total_steps
+    regularizer = make_regularizer(name, network, prior, steps, **options)
 
     def batches(step: int):
         start, stop = (n * recipe.batch_size for n in (step, recipe.total_steps))
@@ -182,17 +182,22 @@ def training_pairs(
     )
 
 
-def regularizer_options(recipe: Recipe, device: torch.device) -> dict[str, Any]:
-    """Settings of the recipe's regularizer: those that every recipe has, and its own.
+def updates_by_kernels(recipe: Recipe, device: torch.device, processes: Processes) -> bool:
+    """Whether SRFT's update is fused: where it is compiled, and on GPUs wherever Triton works.
 
-    On a GPU the update is fused wherever Triton works: ten times as fast.
+    Processes step their weights alike, so they do as the one that lacks something.
     """
-    by_triton = device.type == "cuda" and triton_lacks() is None
-    general = {
-        "kappa": recipe.kappa,
-        "fused": recipe.compile or by_triton,
-        "perspectives": TRACKING,
-    }
+    if recipe.compile or device.type != "cuda":
+        return recipe.compile
+    lacking = next(filter(None, processes.collect(triton_lacks())), None)
+    if lacking and processes.is_first:
+        log.warning("the update of SRFT is ten times as slow as it could be: it needs %s", lacking)
+    return not lacking
+
+
+def regularizer_options(recipe: Recipe, fused: bool) -> dict[str, Any]:
+    """Settings of the recipe's regularizer: those that every recipe has, and its own."""
+    general = {"kappa": recipe.kappa, "fused": fused, "perspectives": TRACKING}
     taken = {name: value for name, value in general.items() if takes(recipe.regularizer, name)}
     return taken | read_options(recipe.regularizer, recipe.regularizer_options)
 

@@ -11,7 +11,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +27,6 @@ from srft_plugin.ranking import Operation, Sensitivity, local, on_device
 from srft_plugin.transfer import magnitude_bins
 
 State = dict[Parameter, dict[str, Tensor]]  # of AdamW
-Plan = Callable[[Sensitivity, Tensor], None]  # steps some operations by their settings
 # What torch.compile calls unless the environment names another in CXX.
 COMPILER = {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
 
@@ -61,9 +60,6 @@ class FusedAdamW:
         if on_gpu and (lacking := triton_lacks()):
             raise UserError(f"fused=True needs {lacking}, or leave fused out")
         self.optimizer = optimizer
-        self._known: list[Any] | None = None  # what the plans hold for
-        self._plans: list[tuple[list[tuple[int, list[Parameter]]], Plan]] = []
-        self._left: list[int] = []
 
     def step(self, operations: list[Operation], sensitivity: Sensitivity) -> list[Operation]:
         """One step of AdamW on the operations that the kernel can step, its update scaled by
@@ -72,45 +68,17 @@ class FusedAdamW:
         Returns:
             The others: without a state yet, not contiguous, of half precision, or sorted.
         """
-        known = self._places(operations, sensitivity)
-        if known != self._known:
-            self._plan(operations, sensitivity)
-            self._known = known
-        groups = self.optimizer.param_groups
-        for grouped, plan in self._plans:
-            settings = [self._group_settings(groups[index], own) for index, own in grouped]
-            plan(sensitivity, torch.cat(settings))
-        return [operations[index] for index in self._left]
-
-    def _places(self, operations: list[Operation], sensitivity: Sensitivity) -> list[Any]:
-        """Where all tensors of a step are, and how they are ranked: while it stays, so do plans."""
-        places: list[Any] = [sensitivity.transfer == 0, sensitivity.ranking]
-        for operation in operations:
-            places.append(operation.prior_rank)
-            for p in operation.parameters:
-                own = self.optimizer.state.get(p)
-                tensors = (p, p.grad, own["exp_avg"], own["exp_avg_sq"]) if own else (p, p.grad)
-                places += [local(t).data_ptr() for t in tensors]
-                places.append(local(p.grad).is_contiguous())
-        return places
-
-    def _plan(self, operations: list[Operation], sensitivity: Sensitivity) -> None:
-        """Decides who steps which operations."""
-        self._plans, self._left = [], []
+        accepted = [self._accepts(operation, sensitivity) for operation in operations]
+        others = [o for o, yes in zip(operations, accepted, strict=True) if not yes]
+        operations = [o for o, yes in zip(operations, accepted, strict=True) if yes]
         devices: dict[torch.device, list[Operation]] = {}
-        for index, operation in enumerate(operations):
-            if self._accepts(operation, sensitivity):
-                devices.setdefault(operation.parameters[0].device, []).append(operation)
-            else:
-                self._left.append(index)
+        for operation in operations:
+            devices.setdefault(operation.parameters[0].device, []).append(operation)
         for members in devices.values():
-            grouped, rows = self._grouped(members)
             on_gpu = is_on_gpu(members[0].parameters[0])
-            if on_gpu:
-                plan = _triton_update().Plan(members, sensitivity, self.optimizer.state, rows)
-            else:
-                plan = partial(update_on_cpu, members, self.optimizer.state, rows)
-            self._plans.append((grouped, plan))
+            update = _triton_update().update if on_gpu else update_on_cpu
+            update(members, sensitivity, self.optimizer.state, *self._settings(members))
+        return others
 
     def _accepts(self, operation: Operation, sensitivity: Sensitivity) -> bool:
         state = self.optimizer.state
@@ -125,22 +93,20 @@ class FusedAdamW:
         dtypes = {p.dtype for p in operation.parameters}
         return by_table and dtypes <= {torch.float32, torch.float64}
 
-    def _grouped(
-        self, operations: list[Operation]
-    ) -> tuple[list[tuple[int, list[Parameter]]], dict[Parameter, int]]:
-        """Parameters by the number of their group; and the row of each in the settings."""
+    def _settings(self, operations: list[Operation]) -> tuple[Tensor, dict[Parameter, int]]:
+        """Count the step; then h of ``adamw_update``, (parameters, 8) float64, and the row of
+        each parameter."""
         chosen = {p for operation in operations for p in operation.parameters}
-        grouped: list[tuple[int, list[Parameter]]] = []
+        settings: list[Tensor] = []
         rows: dict[Parameter, int] = {}
-        for index, group in enumerate(self.optimizer.param_groups):
+        for group in self.optimizer.param_groups:
             members = [p for p in group["params"] if p in chosen]
             if members:
-                grouped.append((index, members))
+                settings.append(self._group_settings(group, members))
                 rows |= {p: row for row, p in enumerate(members, len(rows))}
-        return grouped, rows
+        return torch.cat(settings), rows
 
     def _group_settings(self, group: dict[str, Any], members: list[Parameter]) -> Tensor:
-        """Counts the step; then h of ``adamw_update``, (members, 8) float64."""
         steps = [self.optimizer.state[p]["step"] for p in members]
         # As in torch's fused kernel: a step with this flag, on the device, leaves all as it is.
         skip = getattr(self.optimizer, "found_inf", None)
@@ -169,17 +135,17 @@ def step_tensors(p: Parameter, state: State) -> tuple[Tensor, ...]:
 
 def update_on_cpu(
     operations: list[Operation],
-    state: State,
-    rows: dict[Parameter, int],
     sensitivity: Sensitivity,
+    state: State,
     settings: Tensor,
+    rows: dict[Parameter, int],
 ) -> None:
     """One step of AdamW on operations that are ranked by tables, its update scaled by 1 - s_n.
 
     Args:
         state: of AdamW, by parameter.
-        rows: of the settings, by parameter.
         settings: h of ``adamw_update`` by row, (rows, 8) float64.
+        rows: by parameter.
     """
     update = compiled(adamw_update)
     exact = {torch.float32: settings.float(), torch.float64: settings}
@@ -215,11 +181,15 @@ def triton_lacks() -> str | None:
     """What is missing here for Triton's kernels on a GPU, and what to do; None if nothing is."""
     if not find_spec("triton"):
         return "Triton, which torch brings on Linux; pip install triton (triton-windows on Windows)"
+    seen = torch.cuda.is_available()
+    if seen and (torch.version.hip or torch.cuda.get_device_capability() < (7, 0)):
+        return "an NVIDIA GPU of compute capability 7.0 (Volta) or newer"
     if sys.platform == "win32":  # it brings its own compiler there
         return None
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "a C compiler for Triton; install gcc, name one in the variable CC"
-    header = Path(sysconfig.get_path("include")) / "Python.h"
+    scheme = sysconfig.get_default_scheme()  # Debian's own names a folder without headers
+    header = Path(sysconfig.get_path("include", scheme.replace("_local", "_prefix"))) / "Python.h"
     if not header.exists():
         return f"{header} for Triton; install Python's headers (python3-dev)"
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -24,7 +23,6 @@ from srft_plugin.transfer import (
 RANKINGS = ("sampled", "histogram", "exact")
 # Histograms of flat gradients, each added to its row, of so many rows: (rows, BINS).
 Count = Callable[[list[tuple[Tensor, int]], int], Tensor]
-Groups = tuple[dist.ProcessGroup, ...]  # of processes, one for each axis that a tensor is split on
 # Operations of up to so many elements are sorted: no slower, and a shared bin would weigh more.
 EXACT_ELEMENTS = 1 << 12
 # Operations ranked at a time: enough to spread the cost of a call, few enough for a CPU's cache.
@@ -105,18 +103,14 @@ class Sensitivity:
         Args:
             count: makes the histograms.
         """
-        counts = joint_counts(operations, self.ranking, count) if self.transfer != 0 else None
-        return self.tables_from(counts, prior_ranks(operations))
-
-    def tables_from(self, counts: Tensor | None, ranks: Tensor) -> Tensor:
-        """``tables`` of histograms, (operations, BINS), and ``prior_ranks``.
-
-        No histograms are needed where ``transfer`` is 0.
-        """
-        constants = (self.prior * ranks).float()[:, None]
-        if counts is None:
-            return constants.repeat(1, BINS)
-        return tables_from_counts(counts).mul_(self.transfer).add_(constants)
+        if self.transfer == 0:
+            device = operations[0].parameters[0].device
+            tables = torch.zeros(len(operations), BINS, device=device)
+        else:
+            counts = _counts(operations, self.ranking == "sampled", count)
+            tables = tables_from_counts(counts).mul_(self.transfer)
+        constants = [self.constant(operation) for operation in operations]
+        return tables.add_(on_device(constants, tables.device)[:, None])
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -132,49 +126,25 @@ def on_device(values: list | Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def prior_ranks(operations: list[Operation]) -> Tensor:
-    """s^p of each, on their device: (operations,) float64."""
-    ranks = torch.tensor([operation.prior_rank for operation in operations], dtype=torch.float64)
-    return on_device(ranks, operations[0].parameters[0].device)
-
-
-def counted(operations: list[Operation], ranking: str) -> dict[Groups, list[tuple[Tensor, int]]]:
-    """What the histograms of operations count: flat gradients, each with the operation's row.
-
-    Together are those that the same groups of processes share: one sum over processes for all.
-    """
-    parts: dict[Groups, list[tuple[Tensor, int]]] = {}
+def _counts(operations: list[Operation], sampled: bool, count: Count) -> Tensor:
+    """Histograms over all gradients of each operation: (operations, BINS)."""
+    # One sum over processes for all operations whose gradients the same processes share.
+    parts: dict[tuple[dist.ProcessGroup, ...], list[tuple[Tensor, int]]] = {}
     for row, operation in enumerate(operations):
-        elements = operation.elements()
         for p in operation.parameters:
             gradient = local(p.grad)
-            part = sample(gradient, elements) if ranking == "sampled" else gradient.flatten()
+            part = sample(gradient, operation.elements()) if sampled else gradient.flatten()
             parts.setdefault(_sharing(p.grad), []).append((part, row))
-    return parts
-
-
-def joint_counts(operations: list[Operation], ranking: str, count: Count) -> Tensor:
-    """Histograms over all gradients of each operation: (operations, BINS)."""
-    return summed(
-        {
-            groups: partial(count, gradients, len(operations))
-            for groups, gradients in counted(operations, ranking).items()
-        }
-    )
-
-
-def summed(parts: dict[Groups, Callable[[], Tensor]]) -> Tensor:
-    """Histograms of all parts, (operations, BINS), over the processes that share each."""
-    totals = []
-    for groups, count in parts.items():
-        counts = count()
+    total = 0
+    for groups, gradients in parts.items():
+        counts = count(gradients, len(operations))
         for group in groups:
             dist.all_reduce(counts, group=group)
-        totals.append(counts)
-    return sum(totals[1:], totals[0])
+        total = total + counts
+    return total
 
 
-def _sharing(gradient: Tensor) -> Groups:
+def _sharing(gradient: Tensor) -> tuple[dist.ProcessGroup, ...]:
     """The groups of processes over which a gradient is sharded, one for each axis of the mesh."""
     if not isinstance(gradient, DTensor):
         return ()

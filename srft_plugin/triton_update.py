@@ -18,15 +18,7 @@ from torch.nn import Parameter
 
 from srft_plugin import transfer
 from srft_plugin.kernels import State, step_tensors
-from srft_plugin.ranking import (
-    Operation,
-    Sensitivity,
-    counted,
-    local,
-    on_device,
-    prior_ranks,
-    summed,
-)
+from srft_plugin.ranking import Operation, Sensitivity, local, on_device
 
 BINS = tl.constexpr(transfer.BINS)
 DROPPED_BITS = tl.constexpr(transfer.DROPPED_BITS)
@@ -151,23 +143,12 @@ def count(gradients, blocks, counts, BLOCK: tl.constexpr):
 
 def histograms(gradients: list[tuple[Tensor, int]], rows: int) -> Tensor:
     """``transfer.histograms`` of float32 gradients, which may be strided: (rows, BINS) int32."""
-    return Histograms(gradients, rows)()
-
-
-class Histograms:
-    """``histograms`` of gradients that are found where they were at first."""
-
-    def __init__(self, gradients: list[tuple[Tensor, int]], rows: int) -> None:
-        self.rows, self.device = rows, gradients[0][0].device
-        entries = [(g.data_ptr(), len(g), g.stride(0), row) for g, row in gradients]
-        self.gradients = on_device(entries, self.device)
-        self.blocks = _blocks(tuple(len(g) for g, _ in gradients), COUNTED, self.device)
-
-    def __call__(self) -> Tensor:
-        shape = self.rows, transfer.BINS
-        counts = torch.zeros(shape, dtype=torch.int32, device=self.device)
-        count[len(self.blocks),](self.gradients, self.blocks, counts, BLOCK=COUNTED)
-        return counts
+    device = gradients[0][0].device
+    counts = torch.zeros(rows, transfer.BINS, dtype=torch.int32, device=device)
+    entries = [(g.data_ptr(), len(g), g.stride(0), row) for g, row in gradients]
+    blocks = _blocks(tuple(len(g) for g, _ in gradients), COUNTED, device)
+    count[len(blocks),](on_device(entries, device), blocks, counts, BLOCK=COUNTED)
+    return counts
 
 
 def accepts(tensors: list[Tensor]) -> bool:
@@ -178,93 +159,41 @@ def accepts(tensors: list[Tensor]) -> bool:
 def _start(tensor: Tensor) -> int:
     """Address of the first element, also of an empty part, which has ``data_ptr`` 0: processes that
     share an operation have to answer alike, and some of them may have nothing of it."""
+    if tensor.numel():
+        return tensor.data_ptr()
     return tensor.untyped_storage().data_ptr() + tensor.storage_offset() * tensor.element_size()
 
 
-class Plan:
+def update(
+    operations: list[Operation],
+    sensitivity: Sensitivity,
+    state: State,
+    settings: Tensor,
+    rows: dict[Parameter, int],
+) -> None:
     """One step of AdamW on operations of one device, its update scaled by 1 - s_n.
-
-    Where the tensors are is looked up once: a plan holds as long as they stay there.
 
     Args:
         operations: those that are not ranked by a table are small: they are compared element by
             element.
-        sensitivity: how they are ranked.
         state: of AdamW, by parameter.
+        settings: h of ``kernels.adamw_update`` by row, (rows, 8).
         rows: of the settings, by parameter.
     """
-
-    def __init__(
-        self,
-        operations: list[Operation],
-        sensitivity: Sensitivity,
-        state: State,
-        rows: dict[Parameter, int],
-    ) -> None:
-        ranked: list[Operation] = []
-        binned: list[Operation] = []
-        for operation in operations:
-            (binned if sensitivity.by_table(operation) else ranked).append(operation)
-        self.by_rank = [_ByRank(ranked, state, rows)] if ranked else []
-        self.by_table = [
-            _ByTable(binned[start : start + TABLES], sensitivity, state, rows)
-            for start in range(0, len(binned), TABLES)
-        ]
-
-    def __call__(self, sensitivity: Sensitivity, settings: Tensor) -> None:
-        """Takes the step; ``settings`` are h of ``kernels.adamw_update`` by row, (rows, 8)."""
-        settings = settings.float()
-        with torch.cuda.device_of(settings):  # Triton launches on the current GPU
-            for part in (*self.by_rank, *self.by_table):
-                part.step(sensitivity, settings)
-
-
-class _ByTable:
-    """The operations of a ``Plan`` that are ranked by tables, so many at a time."""
-
-    def __init__(
-        self,
-        operations: list[Operation],
-        sensitivity: Sensitivity,
-        state: State,
-        rows: dict[Parameter, int],
-    ) -> None:
-        self.tensors, self.blocks = _located(operations, state, rows, UPDATED)
-        self.ranks = prior_ranks(operations)
-        self.histograms = {}
-        if sensitivity.transfer != 0:
-            self.histograms = {
-                groups: Histograms(gradients, len(operations))
-                for groups, gradients in counted(operations, sensitivity.ranking).items()
-            }
-
-    def step(self, sensitivity: Sensitivity, settings: Tensor) -> None:
-        counts = summed(self.histograms) if self.histograms else None
-        tables = sensitivity.tables_from(counts, self.ranks)
-        update_by_table[len(self.blocks),](
-            self.tensors, settings, tables, self.blocks, BLOCK=UPDATED
-        )
-
-
-class _ByRank:
-    """The small operations of a ``Plan``."""
-
-    def __init__(
-        self, operations: list[Operation], state: State, rows: dict[Parameter, int]
-    ) -> None:
-        self.tensors, self.blocks = _located(operations, state, rows, COMPARED)
-        ends = list(accumulate((len(o.parameters) for o in operations), initial=0))
-        sizes = (operation.elements() for operation in operations)
-        places = list(zip(ends, ends[1:], sizes, strict=False))
-        self.operations = on_device(places, self.tensors.device)
-        self.ranks = prior_ranks(operations)
-
-    def step(self, sensitivity: Sensitivity, settings: Tensor) -> None:
-        constants = (sensitivity.prior * self.ranks).float()
-        update_by_rank[len(self.blocks),](
-            self.tensors, settings, self.operations, constants, sensitivity.transfer, self.blocks,
-            BLOCK=COMPARED,
-        )  # fmt: skip
+    settings = settings.float()
+    ranked: list[Operation] = []
+    binned: list[Operation] = []
+    for operation in operations:
+        (binned if sensitivity.by_table(operation) else ranked).append(operation)
+    with torch.cuda.device_of(settings):  # Triton launches on the current GPU
+        if ranked:
+            tensors, blocks = _located(ranked, state, rows, COMPARED)
+            _by_rank(ranked, sensitivity, tensors, settings, blocks)
+        for start in range(0, len(binned), TABLES):
+            some = binned[start : start + TABLES]
+            tensors, blocks = _located(some, state, rows, UPDATED)
+            tables = sensitivity.tables(some, histograms)
+            update_by_table[len(blocks),](tensors, settings, tables, blocks, BLOCK=UPDATED)
 
 
 def _located(
@@ -279,6 +208,28 @@ def _located(
     ]
     device = operations[0].parameters[0].device
     return on_device(entries, device), _blocks(lengths, size, device)
+
+
+def _by_rank(
+    operations: list[Operation],
+    sensitivity: Sensitivity,
+    tensors: Tensor,
+    settings: Tensor,
+    blocks: Tensor,
+) -> None:
+    ends = list(accumulate((len(o.parameters) for o in operations), initial=0))
+    sizes = (operation.elements() for operation in operations)
+    rows = on_device(list(zip(ends, ends[1:], sizes, strict=False)), tensors.device)
+    constants = [sensitivity.constant(operation) for operation in operations]
+    update_by_rank[len(blocks),](
+        tensors,
+        settings,
+        rows,
+        on_device(constants, tensors.device),
+        sensitivity.transfer,
+        blocks,
+        BLOCK=COMPARED,
+    )
 
 
 @lru_cache(maxsize=64)

@@ -204,15 +204,23 @@ def test_srft_moves_the_weights_less_than_full_fine_tuning(base, whole_runs):
     assert 0 < distance["srft"] < distance["none"]
 
 
-@pytest.mark.parametrize("regularizer, has_update", [("srft:transfer", True), ("l2sp", False)])
-def test_the_update_is_fused_where_that_takes_no_compiler(regularizer, has_update, monkeypatch):
+@pytest.mark.parametrize("regularizer, takes_it", [("srft:transfer", True), ("l2sp", False)])
+def test_the_update_is_fused_where_every_process_has_what_it_takes(
+    regularizer, takes_it, monkeypatch, caplog
+):
     recipe = TUNE.override([f"regularizer={regularizer}"])
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    cpu, gpu, alone = torch.device("cpu"), torch.device("cuda"), Processes()
     monkeypatch.setattr(run_training, "triton_lacks", lambda: None)
-    options = [run_training.regularizer_options(recipe, device) for device in (cpu, gpu)]
-    assert [own.get("fused") for own in options] == ([False, True] if has_update else [None, None])
-    monkeypatch.setattr(run_training, "triton_lacks", lambda: "a C compiler")
-    assert not run_training.regularizer_options(recipe, gpu).get("fused")
+    assert not run_training.updates_by_kernels(recipe, cpu, alone)
+    assert run_training.updates_by_kernels(recipe.override(["compile=true"]), cpu, alone)
+    assert run_training.updates_by_kernels(recipe, gpu, alone)
+    assert not caplog.records
+    monkeypatch.setattr(Processes, "collect", lambda self, own: [own, "a C compiler"])
+    assert not run_training.updates_by_kernels(recipe, gpu, alone)
+    assert [record.message for record in caplog.records] == [
+        "the update of SRFT is ten times as slow as it could be: it needs a C compiler"
+    ]
+    assert ("fused" in run_training.regularizer_options(recipe, True)) == takes_it
 
 
 def test_nan_loss_stops_the_run_without_a_checkpoint(tmp_path, monkeypatch):

@@ -109,7 +109,7 @@ def counts_of_shards(rank: int) -> dict[str, Tensor | str]:
         p.grad = p.detach().clone()
         operation = srft_plugin.ranking.Operation([p], 0.0)
         try:
-            (found[name],) = srft_plugin.ranking.joint_counts([operation], "histogram", histograms)
+            (found[name],) = srft_plugin.ranking._counts([operation], False, histograms)
         except UserError as error:
             found[name] = str(error)
     return found
