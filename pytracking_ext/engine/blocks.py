@@ -12,7 +12,6 @@ from ltr_ext.models.network import split_modalities
 from ltr_ext.models.ostrack import OSTrackBackbone
 from ltr_ext.models.two_branch import TwoBranchBackbone
 from ltr_ext.models.vit import Block
-from pytracking_ext.engine.precision import has_kernels
 
 ONES = 8  # columns after the features, of which the first is 1: so many keep rows aligned
 Update = tuple[Tensor, Tensor] | None  # a product that is still to be added, and its bias
@@ -69,7 +68,7 @@ class StackedLinear(nn.Module):
 
 
 def add_norm(
-    tokens: Tensor, update: Update, eps: float, dtype: torch.dtype
+    tokens: Tensor, update: Update, eps: float, dtype: torch.dtype, by_kernels: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The sum of ``tokens`` and the update, and its LayerNorm as the next layer reads it.
 
@@ -79,11 +78,12 @@ def add_norm(
             part of the streams.
         eps: of the norm.
         dtype: of the norm.
+        by_kernels: run ``kernels.add_norm``.
 
     Returns:
         The sum, and (streams, B, N, C + ONES) with a one after the features, then zeros.
     """
-    if has_kernels(tokens.device):
+    if by_kernels:
         from pytracking_ext.engine import kernels
 
         product, bias = update or (None, None)
@@ -111,8 +111,9 @@ class StackedBlock(nn.Module):
     A single block attends to the tokens of all streams together.
     """
 
-    def __init__(self, blocks: Sequence[Block]) -> None:
+    def __init__(self, blocks: Sequence[Block], by_kernels: bool) -> None:
         super().__init__()
+        self.by_kernels = by_kernels
         norms = [block.norm1 for block in blocks], [block.norm2 for block in blocks]
         self.heads, self.eps = blocks[0].attn.num_heads, blocks[0].norm1.eps
         self.qkv = StackedLinear([block.attn.qkv for block in blocks], norms[0])
@@ -122,10 +123,10 @@ class StackedBlock(nn.Module):
 
     def forward(self, tokens: Tensor, update: Update) -> tuple[Tensor, Update]:
         """(streams, B, N, C) and what is still to be added to it, to the same."""
-        dtype = self.qkv.weight.dtype
-        tokens, normed = add_norm(tokens, update, self.eps, dtype)
+        how = self.eps, self.qkv.weight.dtype, self.by_kernels
+        tokens, normed = add_norm(tokens, update, *how)
         mixed = self._attend(self.qkv(normed))
-        tokens, normed = add_norm(tokens, (self.proj(mixed), self.proj.bias), self.eps, dtype)
+        tokens, normed = add_norm(tokens, (self.proj(mixed), self.proj.bias), *how)
         return tokens, (self.fc2(functional.gelu(self.fc1(normed))), self.fc2.bias)
 
     def _attend(self, heads: Tensor) -> Tensor:
@@ -143,17 +144,17 @@ class StackedBlock(nn.Module):
 class StackedBackbone(nn.Module):
     """``TwoBranchBackbone`` whose branches run as one."""
 
-    def __init__(self, backbone: TwoBranchBackbone) -> None:
+    def __init__(self, backbone: TwoBranchBackbone, by_kernels: bool) -> None:
         super().__init__()
         self.patch_embed_rgb = backbone.patch_embed_rgb
         self.patch_embed_aux = backbone.patch_embed_aux
         self.positions = fixed(backbone.positions())
         self.blocks = nn.ModuleList()
         for index, pair in enumerate(zip(backbone.blocks_rgb, backbone.blocks_aux, strict=True)):
-            self.blocks.append(StackedBlock(pair))
+            self.blocks.append(StackedBlock(pair, by_kernels))
             if index in backbone.fuse_after:
                 joining = backbone.fusion[backbone.fuse_after.index(index)]
-                self.blocks.append(StackedBlock([joining]))
+                self.blocks.append(StackedBlock([joining], by_kernels))
         self.norm_rgb, self.norm_aux = backbone.norm_rgb, backbone.norm_aux
 
     def forward(self, template: Tensor, search: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,13 +166,13 @@ class StackedBackbone(nn.Module):
 
 
 class FusedBackbone(nn.Module):
-    """``OSTrackBackbone`` that keeps all candidates, by the same blocks."""
+    """``OSTrackBackbone`` that keeps all candidates, by the same blocks and the kernels."""
 
     def __init__(self, backbone: OSTrackBackbone) -> None:
         super().__init__()
         self.patch_embed, self.norm = backbone.patch_embed, backbone.norm
         self.positions = fixed(backbone.positions())
-        self.blocks = nn.ModuleList(StackedBlock([block]) for block in backbone.blocks)
+        self.blocks = nn.ModuleList(StackedBlock([block], True) for block in backbone.blocks)
 
     def forward(self, template: Tensor, search: Tensor) -> Tensor:
         tokens = self.patch_embed.pack(template, search) + self.positions

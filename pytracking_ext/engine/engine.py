@@ -14,7 +14,7 @@ from ltr_ext.models.network import TrackingNetwork
 from pytracking_ext.engine import recall
 from pytracking_ext.engine.fused import fuse
 from pytracking_ext.engine.graph import Graphed
-from pytracking_ext.engine.precision import tensor_cores, usable_dtype
+from pytracking_ext.engine.precision import exact_convolutions, usable_dtype
 from srft_plugin.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class Engine(nn.Module):
         self.input_names = network.input_names
         self.device = next(network.parameters()).device
         self.dtype = usable_dtype(precision, self.device)
+        self._exact = self.device.type == "cuda" and self.dtype == torch.float32
         self.network = fuse(copy.deepcopy(network).eval(), self.dtype, pack=not compile)
         self._memories = recall.install(self.network)
         self._template: list[Tensor] = []
@@ -80,7 +81,7 @@ class Engine(nn.Module):
         size = len(_flat(inputs)[0])
         if size <= self._largest:
             try:
-                with tensor_cores(self.dtype != torch.float32):
+                with exact_convolutions(self._exact):
                     return self._answer(inputs)
             except RuntimeError as error:
                 if not _out_of_memory(error):

@@ -16,7 +16,7 @@ from pytracking_ext.engine.crop import cut
 from pytracking_ext.engine.engine import Engine
 from pytracking_ext.engine.graph import Graphed
 from pytracking_ext.engine.precision import has_kernels
-from pytracking_ext.tracker.srft.localise import MAPS, hann_window, localise
+from pytracking_ext.tracker.srft.localise import hann_window, localise
 from srft_plugin.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class FramePath:
         # The engine sees a template for the first time, and again after another, unrecorded.
         recorded = own_size and self.engine.recalls(self._fixed["template"])
         answer = (self._graphed if recorded else self._step)(frame, self.box).clone()
-        self.box = answer[:4]
+        self.box = answer[:4].clone()
         return answer
 
     def _step(self, frame: Tensor, box: Tensor) -> Tensor:
@@ -134,7 +134,8 @@ def move(
     if has_kernels(box.device):
         from pytracking_ext.engine import kernels
 
-        maps = (outputs[name].contiguous() for name in MAPS)
+        names = ("score_map", "size_map", "offset_map")
+        maps = (outputs[name].contiguous() for name in names)
         return kernels.move(*maps, penalty, window, box, height, width, margin, window_weight)
     found, confidence = localise(outputs, penalty, window_weight)
     centre, extent = (found[0].double() * window[2]).split(2)
@@ -144,7 +145,7 @@ def move(
     return torch.cat((torch.where(whole, moved, box), confidence.double()))
 
 
-def clip_box(start: Tensor, extent: Tensor, shape: Sequence[int], margin: float | Tensor) -> Tensor:
+def clip_box(start: Tensor, extent: Tensor, shape: Sequence[int], margin: float) -> Tensor:
     """``pytracking_ext.tracker.srft.tracker.clip_box`` of a corner and an extent, both (2,)."""
     sides = []
     for axis, limit in ((0, shape[1]), (1, shape[0])):

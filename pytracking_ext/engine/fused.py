@@ -54,7 +54,7 @@ def fuse(
     two_branch = isinstance(network.backbone, TwoBranchBackbone)
     # There is no batched product of packed weights; wide branches gain more by packing.
     if two_branch and not (pack and network.spec.dim >= packed.WORTHWHILE):
-        network.backbone = StackedBackbone(network.backbone)
+        network.backbone = StackedBackbone(network.backbone, by_kernels)
     elif by_kernels and type(network.backbone) is OSTrackBackbone and not network.spec.eliminate_at:
         network.backbone = FusedBackbone(network.backbone)
     if dtype != torch.float32:

@@ -160,8 +160,8 @@ def _cut(
     channel = tl.arange(0, CHANNELS)[None, :]
     inside = (column < size)[:, None] & (channel < channels)
     pixels = tl.zeros([COLUMNS, CHANNELS], tl.float32)
-    for lower_row in tl.static_range(2):
-        y, row_weight = _tap(low_row, row - low_row, top, side, height, lower_row == 1)
+    for below in tl.static_range(2):
+        y, row_weight = _tap(low_row, row - low_row, top, side, height, below == 1)
         for right in tl.static_range(2):
             x, weight = _tap(low, place - low, left, side, width, right == 1)
             source = frame + (y.to(tl.int64) * width + x)[:, None] * channels + channel
@@ -196,8 +196,19 @@ def _(frame, box, factor, size, mean, deviation):
 
 
 @triton.jit
-def _best(score, extent, offset, penalty, grid, share, MIXED: tl.constexpr, BLOCK: tl.constexpr):
-    """``localise`` of a sample: cx, cy, w, h and confidence, which is NaN where any score is."""
+def _clipped(start, extent, limit, margin):
+    """An axis of ``frame.clip_box``."""
+    low = tl.minimum(tl.maximum(start, 0.0), limit - margin)
+    high = tl.minimum(tl.maximum(start + extent, margin), limit)
+    return low, tl.maximum(high - low, margin)
+
+
+@triton.jit
+def _move(
+    score, extent, offset, penalty, window, box, moved, grid, height, width, margin, share,
+    MIXED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One program: a target has one box. Its confidence is NaN where any score is."""
     cells = grid * grid
     cell = tl.arange(0, BLOCK)
     inside = cell < cells
@@ -212,62 +223,7 @@ def _best(score, extent, offset, penalty, grid, share, MIXED: tl.constexpr, BLOC
     wide = grid.to(tl.float32)
     cx = tl.div_rn(best % grid + tl.load(offset + best), wide)
     cy = tl.div_rn(best // grid + tl.load(offset + cells + best), wide)
-    return cx, cy, tl.load(extent + best), tl.load(extent + cells + best), confidence
-
-
-@triton.jit
-def _locate(
-    score, extent, offset, penalty, located, grid, share, MIXED: tl.constexpr, BLOCK: tl.constexpr
-):
-    """A program for each sample."""
-    index = tl.program_id(0).to(tl.int64)
-    start = index * grid * grid
-    cx, cy, w, h, confidence = _best(
-        score + start, extent + 2 * start, offset + 2 * start, penalty, grid, share, MIXED, BLOCK
-    )
-    located += 5 * index
-    tl.store(located, cx)
-    tl.store(located + 1, cy)
-    tl.store(located + 2, w)
-    tl.store(located + 3, h)
-    tl.store(located + 4, confidence)
-
-
-@torch.library.custom_op("srft::locate", mutates_args=())
-def locate(
-    score: Tensor, extent: Tensor, offset: Tensor, penalty: Tensor, weight: float | None
-) -> Tensor:
-    """``localise`` of contiguous maps: boxes and confidences as (B, 5)."""
-    located = score.new_empty(len(score), 5)
-    grid = score.shape[-1]
-    with torch.cuda.device_of(score):
-        _locate[(len(score),)](
-            score, extent, offset, penalty, located, grid, weight or 0.0,
-            MIXED=weight is not None, BLOCK=triton.next_power_of_2(grid * grid),
-        )  # fmt: skip
-    return located
-
-
-@locate.register_fake
-def _(score, extent, offset, penalty, weight):
-    return score.new_empty(len(score), 5)
-
-
-@triton.jit
-def _clipped(start, extent, limit, margin):
-    """An axis of ``frame.clip_box``."""
-    low = tl.minimum(tl.maximum(start, 0.0), limit - margin)
-    high = tl.minimum(tl.maximum(start + extent, margin), limit)
-    return low, tl.maximum(high - low, margin)
-
-
-@triton.jit
-def _move(
-    score, extent, offset, penalty, window, box, moved, grid, height, width, margin, share,
-    MIXED: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """One program: a target has one box."""
-    cx, cy, w, h, confidence = _best(score, extent, offset, penalty, grid, share, MIXED, BLOCK)
+    w, h = tl.load(extent + best), tl.load(extent + cells + best)
     side = tl.load(window + 2)
     cx, cy = cx.to(tl.float64) * side, cy.to(tl.float64) * side
     w, h = w.to(tl.float64) * side, h.to(tl.float64) * side

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -47,19 +48,42 @@ def usable_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 @contextmanager
-def tensor_cores(enabled: bool) -> Iterator[None]:
-    """Whether float32 convolutions may be rounded to TF32, as torch lets them on GPUs."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = enabled
+def exact_convolutions(wanted: bool) -> Iterator[None]:
+    """Without TF32, to which torch lets GPUs round the factors of float32 convolutions."""
+    backend = torch.backends.cudnn
+    name, exact = "allow_tf32", False
+    if hasattr(backend, "conv"):  # torch >= 2.9 does not let the two ways be mixed
+        backend, name, exact = backend.conv, "fp32_precision", "ieee"
+    if not wanted:
+        yield
+        return
+    before = getattr(backend, name)
+    setattr(backend, name, exact)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        setattr(backend, name, before)
 
 
+@cache
 def has_kernels(device: torch.device) -> bool:
-    """Whether ``pytracking_ext.engine.kernels`` run there: on a GPU where Triton works."""
-    return device.type == "cuda" and triton_lacks() is None
+    """Whether ``pytracking_ext.engine.kernels`` run there: on a GPU where Triton works.
+
+    A warning says once what is missing on a GPU.
+    """
+    if device.type != "cuda":
+        return False
+    lacking = triton_lacks()
+    if lacking is None:
+        from pytracking_ext.engine import kernels
+
+        try:
+            kernels.add_norm(torch.zeros(1, 8, device=device), None, None, 1e-6, 16, torch.float32)
+        except Exception as error:  # of the compiler, the driver, a cache that cannot be written
+            lacking = f"kernels that compile here ({error})"
+    if lacking is not None:
+        log.warning("the engine runs without its kernels on %s: it needs %s", device, lacking)
+    return lacking is None
 
 
 def _missing(precision: str, device: torch.device) -> str | None:

@@ -5,10 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pytracking_ext.engine.precision import has_kernels
-
-MAPS = ("score_map", "size_map", "offset_map")
-
 
 def hann_window(height: int, width: int | None = None) -> Tensor:
     """Two-dimensional Hann window, (H, W) float32, symmetric about the centre of the search region.
@@ -41,12 +37,6 @@ def localise(
         the score at the chosen cell. Nothing here waits for the device.
     """
     height, width = window.shape
-    if height == width and has_kernels(window.device):
-        from pytracking_ext.engine import kernels
-
-        maps = (outputs[name].contiguous() for name in MAPS)
-        located = kernels.locate(*maps, window, window_weight)
-        return located[:, :4], located[:, 4]
     score = outputs["score_map"].flatten(1)
     penalty = window.flatten()
     if window_weight is None:

@@ -15,8 +15,6 @@ from ltr_ext.data import crop
 from ltr_ext.data.io import read_raw
 from ltr_ext.data.normalise import normalise
 from ltr_ext.data.representation import MODALITIES, MODALITY_INDEX, represent
-from pytracking_ext.engine.crop import cut
-from pytracking_ext.engine.precision import has_kernels
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.tracker.srft.localise import hann_window, localise
 from srft_plugin.errors import UserError, unknown
@@ -72,8 +70,7 @@ class SRFTTracker:
         self._window: Tensor | None = None
         # The engine of a GPU has the whole frame there and cuts it itself, the network as it is
         # gets what OpenCV cuts, a grey level apart.
-        device = torch.device(params.device)
-        self._cuts_on_device = params.precision is not None and has_kernels(device)
+        self._cuts_on_device = params.precision is not None and _has_kernels(params.device)
 
     def __deepcopy__(self, memo: dict) -> SRFTTracker:
         """A new tracker that shares the weights: how pytracking makes one per target."""
@@ -140,17 +137,20 @@ class SRFTTracker:
         self, image: np.ndarray, aux: np.ndarray | None, factor: float, size: int
     ) -> Tensor:
         """The same of whole frames that travel to the device, normalised there."""
+        from pytracking_ext.engine.crop import cut
+
         images = [self._as_rgb(image)]
         if self.spec.reads_aux:
             images = [*images, images[0] if aux is None else aux][-(self.spec.in_channels // 3) :]
-        box = torch.tensor((*self.box, factor), dtype=torch.float64).to(self.params.device)
-        parts = []
-        for each in images:
-            frame = torch.from_numpy(np.ascontiguousarray(each))
-            frame = frame.pin_memory() if box.is_cuda else frame
-            frame = frame.to(box.device, non_blocking=True)
-            parts.append(cut(frame, box[:4], box[4], size)[0])
-        return torch.cat(parts, 1)
+        place = self._sent(torch.tensor((*self.box, factor), dtype=torch.float64))
+        frames = (self._sent(torch.from_numpy(np.ascontiguousarray(each))) for each in images)
+        return torch.cat([cut(frame, place[:4], place[4], size)[0] for frame in frames], 1)
+
+    def _sent(self, values: Tensor) -> Tensor:
+        """On the device; the host does not wait for it."""
+        if torch.device(self.params.device).type == "cuda":
+            values = values.pin_memory()
+        return values.to(self.params.device, non_blocking=True)
 
     def _as_rgb(self, image: np.ndarray) -> np.ndarray:
         """Only pytracking's run_video and run_webcam set ``param_name``, and hand over BGR."""
@@ -178,7 +178,7 @@ class SRFTTracker:
         return aux
 
     def _to_device(self, regions: list[_Region]) -> Tensor:
-        """(B, C, S, S) normalised float batch; bytes travel, floats are made on the device."""
+        """(B, C, S, S) normalised float batch; floats are made on the device, whoever cuts."""
         if self._cuts_on_device:
             return torch.cat([region.pixels for region in regions])
         batch = torch.from_numpy(np.stack([region.pixels for region in regions]))
@@ -269,10 +269,12 @@ def track_together(
     first = trackers[0]
     spec = first.spec
 
-    def cut(tracker: SRFTTracker, image: np.ndarray, info: Mapping[str, Any]) -> _Region:
+    def cut_search(tracker: SRFTTracker, image: np.ndarray, info: Mapping[str, Any]) -> _Region:
         return tracker._cut(image, info, spec.search_factor, spec.search_size)
 
-    regions = list(apply(cut, trackers, images, infos))
+    if first._cuts_on_device:  # on the stream of this thread, and soon done
+        apply = map
+    regions = list(apply(cut_search, trackers, images, infos))
     search = first._to_device(regions)
     outputs = _run(trackers, search)
     window = first._localisation_window(*outputs["score_map"].shape[-2:])
@@ -302,6 +304,14 @@ def _run(trackers: list[SRFTTracker], search: Tensor) -> dict[str, Tensor]:
         "modality": torch.cat([tracker._modality for tracker in trackers]),
     }
     return network(*(inputs[name] for name in network.input_names))
+
+
+def _has_kernels(device: str) -> bool:
+    from pytracking_ext.engine.precision import (
+        has_kernels,  # the engine is for those who ask for it
+    )
+
+    return has_kernels(torch.device(device))
 
 
 def clip_box(

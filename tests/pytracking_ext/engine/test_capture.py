@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ltr_ext.data import normalise
-from pytracking_ext.engine import Engine, blocks, crop, frame, fused, packed
+from pytracking_ext.engine import Engine, crop, frame, fused, packed
 from pytracking_ext.engine.frame import FramePath
 
 GPU = torch.device("cuda:0")
@@ -37,7 +37,7 @@ class OnDeviceAlone(TorchDispatchMode):
 def on_gpu(monkeypatch):
     """Makes an engine of a network whose tensors say that they are on a GPU."""
     monkeypatch.setattr(packed, "available", lambda: False)  # not on a GPU
-    for module in (blocks, crop, frame, fused):
+    for module in (crop, frame, fused):
         monkeypatch.setattr(module, "has_kernels", lambda device: True)
 
     def statistics(images: int, device: torch.device) -> tuple[Tensor, Tensor]:

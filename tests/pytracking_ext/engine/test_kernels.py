@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import pytest
 import torch
 
 from ltr_ext.models.head import MARGIN, boxes_at_peak
-from pytracking_ext.engine import Engine, blocks, crop, frame, fused, packed
+from pytracking_ext.engine import Engine, blocks, crop, frame, fused, packed, precision
 from pytracking_ext.engine.crop import cut
 from pytracking_ext.engine.frame import FramePath, move
 from pytracking_ext.parameter.srft import TrackerParameters, in_engine
-from pytracking_ext.tracker.srft import SRFTTracker, localise, tracker
+from pytracking_ext.tracker.srft import SRFTTracker, track_together
+from pytracking_ext.tracker.srft.localise import hann_window
 
 pytest.importorskip("triton", reason="Triton is not part of this torch")
 from pytracking_ext.engine import kernels
@@ -29,7 +31,7 @@ def by_kernels(monkeypatch):
     """Makes a function run by kernels, whatever the device."""
 
     def switch(enabled: bool) -> None:
-        for module in (blocks, crop, frame, fused, localise, tracker):
+        for module in (crop, frame, fused, precision):
             monkeypatch.setattr(module, "has_kernels", lambda device: enabled)
 
     monkeypatch.setattr(packed, "available", lambda: False)  # not on a GPU
@@ -43,16 +45,14 @@ def numbers(*values):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("branches", [None, 1, 2])
-def test_sum_and_norm_of_tokens(by_kernels, branches, dtype):
+def test_sum_and_norm_of_tokens(branches, dtype):
     tokens = 3 * torch.randn(2, 3, 5, 24, device=DEVICE) + 1
     update = None
     if branches:
         bias = torch.randn(branches, 24, device=DEVICE)
         update = torch.randn(2, 3, 5, 24, device=DEVICE).to(dtype), bias
-    by_kernels(False)
     expected = blocks.add_norm(tokens.clone(), update, 1e-6, dtype)
-    by_kernels(True)
-    found = blocks.add_norm(tokens, update, 1e-6, dtype)
+    found = blocks.add_norm(tokens, update, 1e-6, dtype, by_kernels=True)
     assert found[1].dtype == dtype and found[1].shape == (2, 3, 5, 24 + blocks.ONES)
     torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=1e-6)
     near = {"rtol": 1e-2, "atol": 1e-3} if dtype == torch.bfloat16 else {"rtol": 0, "atol": 1e-5}
@@ -97,22 +97,17 @@ def test_regions_are_cut_as_by_torch(by_kernels, seed, channels):
 
 @pytest.mark.parametrize("weight", [None, 0.49])
 @pytest.mark.parametrize("seed", range(6))
-def test_boxes_are_found_and_move_as_by_torch(by_kernels, seed, weight):
+def test_boxes_move_as_by_torch(by_kernels, seed, weight):
     generator = torch.Generator().manual_seed(seed)
-    maps = torch.rand(3, 5, 9, 9, generator=generator).to(DEVICE)
-    outputs = dict(zip(localise.MAPS, maps.split((1, 2, 2), 1), strict=True))
-    penalty = localise.hann_window(9).to(DEVICE)
-    by_kernels(False)
-    expected = localise.localise(outputs, penalty, weight)
-    by_kernels(True)
-    for found, known in zip(localise.localise(outputs, penalty, weight), expected, strict=True):
-        torch.testing.assert_close(found, known)
+    maps = torch.rand(1, 5, 9, 9, generator=generator).to(DEVICE)
     if seed == 5:
         maps[0, 0, 3, 4] = math.nan
+    names = ("score_map", "size_map", "offset_map")
+    outputs = dict(zip(names, maps.split((1, 2, 2), 1), strict=True))
     window = numbers(-30 + 40 * seed, -20 - 3 * seed, 80)
     box = numbers(10, 20, 30, 40)
-    first = {name: values[:1] for name, values in outputs.items()}
-    arguments = first, penalty, window, box, (100, 120, 3), 10.0, weight
+    penalty = hann_window(9).to(DEVICE)
+    arguments = outputs, penalty, window, box, (100, 120, 3), 10.0, weight
     by_kernels(False)
     expected = move(*arguments)
     by_kernels(True)
@@ -149,26 +144,90 @@ def test_a_target_is_followed_as_by_torch(by_kernels, small):
     torch.testing.assert_close(*found, rtol=0, atol=0.05)
 
 
-@pytest.mark.parametrize("name", ["two_branch_ostrack256", "ostrack256"])
-def test_the_tracker_cuts_its_frames_on_the_device(by_kernels, small, name):
-    parameters = TrackerParameters(small(name).to(DEVICE), Path("weights"), DEVICE)
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("two_branch_ostrack256", {}),
+        ("ostrack256", {}),
+        ("ostrack256", {"aux_only": True}),
+        ("sutrack_t224", {}),
+    ],
+    ids=["two branches", "RGB", "second camera", "several templates"],
+)
+def test_trackers_cut_their_frames_on_the_device(by_kernels, small, name, changes):
+    network = small(name, **changes).to(DEVICE)
+    options = (
+        {"update_interval": 1, "update_confidence": -1.0} if network.spec.templates > 1 else {}
+    )
+    parameters = TrackerParameters(network, Path("weights"), DEVICE, **options)
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (4, 60, 80, 3), np.uint8)
+    images = [rng.integers(0, 256, (height, 80, 3), np.uint8) for height in (60, 60, 60, 70)]
     found = []
     for enabled in (False, True):
         by_kernels(enabled)
-        own = SRFTTracker(in_engine(parameters, "float32"))
-        assert own._cuts_on_device == enabled
-        own.initialize(images[0], {"aux": images[1], "init_bbox": (30, 20, 16, 12)})
+        pair = [SRFTTracker(in_engine(parameters, "float32")) for _ in range(2)]
+        for own, image in zip(pair, images[2:], strict=True):
+            own.initialize(image, {"aux": image[::-1], "init_bbox": (30, 20, 16, 12)})
         answers = []
         for index in (1, 2):
-            own.box = (20 + 3 * index, 21, 16, 12)
-            info = {"aux": images[index + 1]} if index == 1 else {}  # then RGB stands in
-            answer = own.track(images[index], info)
-            answers.append([*answer["target_bbox"], answer["object_presence_score"]])
-        assert own.aux_missing == (1 if own.spec.reads_aux else 0)
-        found.append(np.array(answers))
-    assert np.abs(found[0] - found[1]).max() < 0.5
+            for own in pair:
+                own.box = (20.0 + 3 * index, 21.0, 16.0, 12.0)
+            infos = [{}, {"aux": images[3][:, ::-1]}]  # without, the RGB image stands in
+            with ThreadPoolExecutor(2) as readers:
+                answers += track_together(pair, [images[index], images[3]], infos, readers.map)
+        assert [own.aux_missing for own in pair] == ([2, 0] if own.spec.reads_aux else [0, 0])
+        found.append([[*a["target_bbox"], a["object_presence_score"]] for a in answers])
+    assert np.abs(np.subtract(*found)).max() < 0.5
+
+
+@torch.inference_mode()
+def test_the_kernels_leave_a_compiled_network_in_one_piece(by_kernels, small, images):
+    network = small("two_branch_ostrack256").to(DEVICE)
+    engine = Engine(network)
+    inputs = [values.to(DEVICE) for values in images(network, 1, 1)]
+    expected = {name: values.clone() for name, values in engine(*inputs).items()}
+    whole = torch.compile(engine._run, backend="eager", fullgraph=True)
+    for name, values in whole(*inputs).items():
+        torch.testing.assert_close(values, expected[name])
+
+
+def test_a_gpu_whose_kernels_do_not_run_is_told_once(monkeypatch, caplog):
+    def fail(*arguments):
+        raise OSError("cannot write to /root/.triton")
+
+    monkeypatch.setattr(precision, "triton_lacks", lambda: None)
+    monkeypatch.setattr(kernels, "add_norm", fail)
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device: None)
+    precision.has_kernels.cache_clear()
+    try:
+        assert not precision.has_kernels(torch.device("cpu")) and not caplog.records
+        for _ in range(2):
+            assert not precision.has_kernels(torch.device("cuda:7"))
+    finally:
+        precision.has_kernels.cache_clear()
+    (record,) = caplog.records
+    assert record.message == (
+        "the engine runs without its kernels on cuda:7: it needs kernels that compile here (cannot "
+        "write to /root/.triton)"
+    )
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_float32_on_a_gpu_is_exact_and_leaves_the_setting(monkeypatch, before):
+    backend, name, exact, usual = torch.backends.cudnn, "allow_tf32", False, True
+    if hasattr(backend, "conv"):
+        backend, name, exact, usual = backend.conv, "fp32_precision", "ieee", "tf32"
+    own = usual if before else exact
+    kept = getattr(backend, name)
+    setattr(backend, name, own)
+    try:
+        with precision.exact_convolutions(True):
+            assert getattr(backend, name) == exact
+        assert getattr(backend, name) == own
+        with precision.exact_convolutions(False):
+            assert getattr(backend, name) == own
+    finally:
+        setattr(backend, name, kept)
 
 
 COMPILE = """
@@ -184,7 +243,7 @@ FLOATS = ("eps", "margin", "share")
 KINDS = (dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(DOUBLES, "*fp64")
          | dict.fromkeys(FLOATS, "fp32") | {"frame": "*u8", "update": "*bf16", "normed": "*bf16"})
 CONSTANTS = {"UPDATES": True, "MIXED": True, "BLOCK": 1024, "COLUMNS": 64, "CHANNELS": 8}
-for name in ("_add_norm", "_read_maps", "_cut", "_locate", "_move"):
+for name in ("_add_norm", "_read_maps", "_cut", "_move"):
     kernel = getattr(kernels, name)
     own = [argument for argument in kernel.arg_names if argument in CONSTANTS]
     signature = {argument: "constexpr" if argument in own else KINDS.get(argument, "*fp32")
@@ -203,6 +262,6 @@ def test_the_kernels_compile_for_gpus_that_are_not_there():
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert len(lines) == 10 and all(int(size) > 0 for _, _, size, _ in lines)
+    assert len(lines) == 8 and all(int(size) > 0 for _, _, size, _ in lines)
     # Whether a side is rounded up must not depend on the device.
     assert [exact for name, _, _, exact in lines if name == "_cut"] == ["True"] * 2
