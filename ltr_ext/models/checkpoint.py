@@ -8,6 +8,7 @@ import math
 import re
 import zipfile
 from collections import OrderedDict
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def load_weights(
         UserError: names are missing or extra, or shapes differ.
     """
     wanted, given = network.state_dict(), state
-    state = translate(given, type(network))
+    state = translate(given, type(network), wanted)
     if resize_positions:
         for key, value in state.items():
             if "pos_embed" in key and key in wanted and value.shape[1] != wanted[key].shape[1]:
@@ -154,11 +155,16 @@ def load_weights(
     network.load_state_dict(known, strict=not partial, assign=is_meta)
 
 
-def translate(state: dict[str, Tensor], kind: type[TrackingNetwork]) -> dict[str, Tensor]:
-    """``state`` with official names made ours, without what the network does not use."""
+def translate(
+    state: dict[str, Tensor], kind: type[TrackingNetwork], wanted: Container[str]
+) -> dict[str, Tensor]:
+    """``state`` with official names made ours, without what the public file alone has.
+
+    ``wanted`` names what the network has: smaller ones may use what is idle in the public one.
+    """
     renamed = {}
     for key, value in state.items():
-        if re.fullmatch(kind.official_unused, key):
+        if key not in wanted and re.fullmatch(kind.official_unused, key):
             continue
         for theirs, ours in kind.official_names:
             key = re.sub(theirs, ours, key)
@@ -172,7 +178,8 @@ def guess_network(state: dict[str, Tensor]) -> str | None:
         if network_spec(name).aux_only:
             continue  # the same tensors as without
         kind, shapes = _signature(name)
-        if {key: value.shape for key, value in translate(state, kind).items()} == shapes:
+        own = translate(state, kind, shapes)
+        if {key: value.shape for key, value in own.items()} == shapes:
             return name
     return None
 

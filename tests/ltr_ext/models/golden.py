@@ -94,7 +94,8 @@ def golden_errors(folder: Path, name: str) -> dict[str, float]:
     with torch.device("meta"):
         network = build_network(name).eval()
     official = references[0].official_state()
-    assert translate(official, type(network)).keys() == network.state_dict().keys()
+    own = network.state_dict()
+    assert translate(official, type(network), own).keys() == own.keys()
     load_weights(network, official, name)
     errors: dict[str, float] = {}
     for reference in references:

@@ -24,7 +24,7 @@ from ltr_ext.models.checkpoint import (
     read_checkpoint,
     save_network,
 )
-from ltr_ext.models.registry import build_network
+from ltr_ext.models.registry import build_network, network_names
 from ltr_ext.models.two_branch import two_branch_from
 from srft_plugin.errors import UserError
 
@@ -46,6 +46,17 @@ def test_round_trip_keeps_weights_and_metadata(tiny, tmp_path):
     assert not network.training and same(network.state_dict(), tiny.state_dict())
     save_network(network, tmp_path / "b.safetensors", epoch=4)
     assert load_network(tmp_path / "b.safetensors").metadata["epoch"] == 4
+
+
+@pytest.mark.parametrize("name", [name for name in network_names() if name.endswith("_tiny")])
+def test_every_kind_of_network_is_read_back(name, tmp_path):
+    torch.manual_seed(0)
+    network = build_network(name)
+    save_network(network, tmp_path / "network.safetensors")
+    loaded = load_network(tmp_path / "network.safetensors")
+    assert loaded.spec == network.spec
+    for key, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key
 
 
 def test_file_without_a_name_is_recognised_by_its_keys(tiny, tmp_path):
