@@ -14,7 +14,8 @@ from ltr_ext.models.two_branch import TwoBranchBackbone
 from ltr_ext.models.vit import Block
 
 ONES = 8  # columns after the features, of which the first is 1: so many keep rows aligned
-Update = tuple[Tensor, Tensor] | None  # a product that is still to be added, and its bias
+# A product that is still to be added, and its bias where it has none of its own.
+Update = tuple[Tensor, Tensor | None] | None
 
 
 class PatchLinear(nn.Module):
@@ -39,23 +40,29 @@ class StackedLinear(nn.Module):
 
     Args:
         layers: one per branch.
-        norms: the LayerNorm before each, whose scale and shift are folded into it. Its bias is then
-            a row of the weight, for the column of ones of ``add_norm``; without, it is left to the
-            caller.
+        norms: the LayerNorm before each, whose scale and shift are folded into it.
+        by_kernels: beside the kernels a product has no bias of its own: after a norm, that is a row
+            of the weight, for the column of ones of ``add_norm``; else it is left to the caller.
 
     Attributes:
         bias: (branches, out) float32.
     """
 
-    def __init__(self, layers: Sequence[nn.Linear], norms: Sequence[nn.LayerNorm] = ()) -> None:
+    def __init__(
+        self,
+        layers: Sequence[nn.Linear],
+        norms: Sequence[nn.LayerNorm] = (),
+        by_kernels: bool = False,
+    ) -> None:
         super().__init__()
+        self.by_kernels = by_kernels
         weights = [layer.weight.double() for layer in layers]
         biases = [layer.bias.double() for layer in layers]
         for index, norm in enumerate(norms):
             biases[index] = biases[index] + weights[index] @ norm.bias.double()
             weights[index] = weights[index] * norm.weight.double()
         weight, bias = torch.stack(weights).transpose(1, 2), torch.stack(biases)
-        if norms:
+        if norms and by_kernels:
             weight = functional.pad(weight, (0, 0, 0, ONES))
             weight[:, -ONES] = bias
         self.weight = fixed(weight.contiguous().to(layers[0].weight.dtype))
@@ -64,7 +71,11 @@ class StackedLinear(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., in) to (..., out); the rows are those of the branches in turn."""
         rows = tokens.reshape(len(self.weight), -1, tokens.shape[-1])
-        return torch.bmm(rows, self.weight).view(*tokens.shape[:-1], -1)
+        if self.by_kernels:
+            product = torch.bmm(rows, self.weight)
+        else:
+            product = torch.baddbmm(self.bias[:, None], rows, self.weight)
+        return product.view(*tokens.shape[:-1], -1)
 
 
 def add_norm(
@@ -81,7 +92,8 @@ def add_norm(
         by_kernels: run ``kernels.add_norm``.
 
     Returns:
-        The sum, and (streams, B, N, C + ONES) with a one after the features, then zeros.
+        The sum, and its norm; of the kernels (streams, B, N, C + ONES) with a one after the
+        features, then zeros.
     """
     if by_kernels:
         from pytracking_ext.engine import kernels
@@ -90,10 +102,7 @@ def add_norm(
         width = tokens.shape[-1] + ONES
         return tokens, kernels.add_norm(tokens, product, bias, eps, width, dtype)
     tokens = added(tokens, update)
-    normed = functional.layer_norm(tokens, tokens.shape[-1:], eps=eps)
-    padded = normed.new_empty(*tokens.shape[:-1], tokens.shape[-1] + ONES, dtype=dtype)
-    padded[..., :-ONES], padded[..., -ONES:], padded[..., -ONES] = normed, 0, 1
-    return tokens, padded
+    return tokens, functional.layer_norm(tokens, tokens.shape[-1:], eps=eps).to(dtype)
 
 
 def added(tokens: Tensor, update: Update) -> Tensor:
@@ -101,6 +110,8 @@ def added(tokens: Tensor, update: Update) -> Tensor:
     if update is None:
         return tokens
     product, bias = update
+    if bias is None:
+        return tokens + product
     parts = product.unflatten(0, (len(bias), -1)) + bias[:, None, None, None]
     return tokens + parts.flatten(0, 1)
 
@@ -116,18 +127,21 @@ class StackedBlock(nn.Module):
         self.by_kernels = by_kernels
         norms = [block.norm1 for block in blocks], [block.norm2 for block in blocks]
         self.heads, self.eps = blocks[0].attn.num_heads, blocks[0].norm1.eps
-        self.qkv = StackedLinear([block.attn.qkv for block in blocks], norms[0])
-        self.proj = StackedLinear([block.attn.proj for block in blocks])
-        self.fc1 = StackedLinear([block.mlp.fc1 for block in blocks], norms[1])
-        self.fc2 = StackedLinear([block.mlp.fc2 for block in blocks])
+        self.qkv = StackedLinear([block.attn.qkv for block in blocks], norms[0], by_kernels)
+        self.proj = StackedLinear([block.attn.proj for block in blocks], (), by_kernels)
+        self.fc1 = StackedLinear([block.mlp.fc1 for block in blocks], norms[1], by_kernels)
+        self.fc2 = StackedLinear([block.mlp.fc2 for block in blocks], (), by_kernels)
 
     def forward(self, tokens: Tensor, update: Update) -> tuple[Tensor, Update]:
         """(streams, B, N, C) and what is still to be added to it, to the same."""
         how = self.eps, self.qkv.weight.dtype, self.by_kernels
         tokens, normed = add_norm(tokens, update, *how)
         mixed = self._attend(self.qkv(normed))
-        tokens, normed = add_norm(tokens, (self.proj(mixed), self.proj.bias), *how)
-        return tokens, (self.fc2(functional.gelu(self.fc1(normed))), self.fc2.bias)
+        tokens, normed = add_norm(tokens, self._update(self.proj, mixed), *how)
+        return tokens, self._update(self.fc2, functional.gelu(self.fc1(normed)))
+
+    def _update(self, layer: StackedLinear, inputs: Tensor) -> Update:
+        return layer(inputs), layer.bias if self.by_kernels else None
 
     def _attend(self, heads: Tensor) -> Tensor:
         """Attention of (streams, B, N, 3 * C) queries, keys and values: (streams, B, N, C)."""
