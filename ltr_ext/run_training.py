@@ -43,12 +43,11 @@ from srft_plugin.tuning.anchored import DiagonalFisher, estimate_diagonal
 from srft_plugin.tuning.regularizer import make_regularizer, prior_kind, read_options, takes
 from srft_plugin.tuning.trainable import select_trainable, trainable_table
 
+log = logging.getLogger(__name__)
+
 DEFAULT_BASE = Path(__file__).parent / "models" / "weights" / "ostrack_tiny.safetensors"
 PRIORS = {Prior: "prior.safetensors", DiagonalFisher: "fisher_diagonal.safetensors"}
 PRIOR_BATCH = 16  # samples per backward pass of the prior estimate
-
-
-log = logging.getLogger(__name__)
 
 
 def run_dir(name: str, workspace: Path | None = None) -> Path:

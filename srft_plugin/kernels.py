@@ -180,7 +180,10 @@ def adamw_update(p: Tensor, g: Tensor, m: Tensor, v: Tensor, table: Tensor, h: T
 def triton_lacks() -> str | None:
     """What is missing here for Triton's kernels on a GPU, and what to do; None if nothing is."""
     if not find_spec("triton"):
-        return "Triton, which torch brings on Linux; pip install triton (triton-windows on Windows)"
+        return (
+            "Triton on a GPU, which torch brings on Linux; pip install triton (triton-windows on "
+            "Windows)"
+        )
     seen = torch.cuda.is_available()
     if seen and (torch.version.hip or torch.cuda.get_device_capability() < (7, 0)):
         return "an NVIDIA GPU of compute capability 7.0 (Volta) or newer"

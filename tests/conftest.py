@@ -74,6 +74,20 @@ def load_script():
 
 
 @pytest.fixture(scope="session")
+def compiling():
+    """Runs a script that compiles Triton's kernels, without its interpreter: words of its lines."""
+
+    def run(script: str) -> list[list[str]]:
+        environment = os.environ | {"TRITON_INTERPRET": "0"}
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return [line.split() for line in done.stdout.splitlines()]
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def two_processes():
     """Context in which `python WORKER RANK FOLDER` runs for both ranks; it ends when they do."""
 

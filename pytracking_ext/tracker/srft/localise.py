@@ -36,7 +36,6 @@ def localise(
         the confidence is the windowed score, as the released trackers report it; with mixing it is
         the score at the chosen cell. Nothing here waits for the device.
     """
-    height, width = window.shape
     score = outputs["score_map"].flatten(1)
     penalty = window.flatten()
     if window_weight is None:
@@ -49,6 +48,7 @@ def localise(
         maps = outputs[name].flatten(2)
         return maps.gather(2, cell.unsqueeze(1).expand(-1, maps.shape[1], -1)).squeeze(2)
 
+    height, width = window.shape
     column, row = cell % width, torch.div(cell, width, rounding_mode="floor")
     offset = at_cell("offset_map")
     cx, cy = (column + offset[:, :1]) / width, (row + offset[:, 1:]) / height

@@ -307,9 +307,8 @@ def _run(trackers: list[SRFTTracker], search: Tensor) -> dict[str, Tensor]:
 
 
 def _has_kernels(device: str) -> bool:
-    from pytracking_ext.engine.precision import (
-        has_kernels,  # the engine is for those who ask for it
-    )
+    # The engine is imported for those who ask for it.
+    from pytracking_ext.engine.precision import has_kernels
 
     return has_kernels(torch.device(device))
 
