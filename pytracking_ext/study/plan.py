@@ -91,6 +91,7 @@ VARIANTS: dict[str, Variant | None] = {
             "effective", "l2sp", "ewc", "ewc:diagonal", "tracer",
         )
     },
+    "MLPs alone": _fft("trainable=mlp"),  # UPVPT's choice
     "fft lr/3": _fft("lr=1e-4"),
     "fft lr/10": _fft("lr=3e-5"),
     "fft lr/100": _fft("lr=3e-6"),
@@ -208,7 +209,7 @@ QUESTIONS = {
         "Against other regularizers, at equal budget?",
         "",
         "srft",
-        ("fft", "srft", "l2sp", "ewc", "ewc:diagonal", "tracer"),
+        ("fft", "srft", "l2sp", "ewc", "ewc:diagonal", "tracer", "MLPs alone"),
     ),
     "estimates": Question(
         "Does the better estimate of the eigenvalues matter?",

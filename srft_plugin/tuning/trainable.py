@@ -16,6 +16,7 @@ TRAINABLE_SETS = {
     "peft+backbone": "what efficient tuning adds, and the backbone (Table VIII)",
     "peft+head": "what efficient tuning adds, and all outside the backbone (UPVPT)",
     "base": "all but what efficient tuning adds (UPVPT with fixed prompts, its Table 5)",
+    "mlp": "only the MLPs of the backbone (UPVPT's choice, in a network without prompts)",
     "all": "every parameter: training from scratch",
 }
 
@@ -45,15 +46,16 @@ def select_trainable(network: nn.Module | Tunable, which: str) -> None:
     if which == "all":
         return
     added = set(network.peft_parameter_names())
-    if not added and which not in ("backbone", "backbone+head"):
+    if not added and which not in ("backbone", "backbone+head", "mlp"):
         raise UserError(
             f"trainable={which}: {type(network).__name__} has no parameters of efficient tuning; "
-            "take backbone or backbone+head"
+            "take backbone, backbone+head or mlp"
         )
     chosen: dict[str, Callable[[str], bool]] = {
         "peft": lambda name: name in added,
         "peft+head": lambda name: name in added or not name.startswith("backbone."),
         "base": lambda name: network.base_name(name) is not None,
+        "mlp": lambda name: name.startswith("backbone.") and ".mlp." in name,
     }
     if which not in ("peft+head", "base"):
         network.freeze(head=which != "backbone+head")

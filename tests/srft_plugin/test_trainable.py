@@ -39,6 +39,7 @@ TRAINED = {
     "peft+backbone": {"attn", "mlp", "prompt"},
     "peft+head": {"mlp", "prompt", "pos_embed", "box_head"},
     "base": {"pos_embed", "attn", "mlp", "box_head"},
+    "mlp": {"mlp"},
 }
 
 
@@ -60,6 +61,13 @@ def test_unknown_set_is_refused():
 def test_efficient_tuning_needs_something_to_tune(which):
     with pytest.raises(UserError, match="Bare has no parameters of efficient tuning"):
         select_trainable(Bare(), which)
+
+
+def test_mlps_train_without_efficient_tuning():
+    network = Bare()
+    select_trainable(network, "mlp")
+    trained = [name for name, p in network.named_parameters() if p.requires_grad]
+    assert trained == ["backbone.mlp.weight", "backbone.mlp.bias"]
 
 
 def test_table_counts():
