@@ -92,6 +92,7 @@ VARIANTS: dict[str, Variant | None] = {
         )
     },
     "MLPs alone": _fft("trainable=mlp"),  # UPVPT's choice
+    "fft lr/1.5": _fft("lr=2e-4"),
     "fft lr/3": _fft("lr=1e-4"),
     "fft lr/10": _fft("lr=3e-5"),
     "fft lr/100": _fft("lr=3e-6"),
@@ -161,7 +162,7 @@ QUESTIONS = {
         "Which learning rate?",
         "Table XI",
         "srft",
-        ("srft", "srft lr*2.5", "fft", "fft lr/3", "fft lr/10", "fft lr/100"),
+        ("srft", "srft lr*2.5", "fft", "fft lr/1.5", "fft lr/3", "fft lr/10", "fft lr/100"),
     ),
     "length": Question(
         "Who overfits in a longer training?",
