@@ -26,8 +26,9 @@ class Recipe:
     Args:
         network: name in ``ltr_ext.models.registry``.
         datasets: training sets, by name (``depthtrack``), with an explicit root
-            (``depthtrack:/data/DepthTrack``), or generated (``synthetic_rgb``,
-            ``synthetic_rgbd``, ``synthetic_rgbt``, ``synthetic_rgbe``, ``synthetic_stills``).
+            (``depthtrack:/data/DepthTrack``), a part of them (``got10k/val``, or
+            ``depthtrack/train_part``), or generated (``synthetic_rgb``, ``synthetic_rgbd``,
+            ``synthetic_rgbt``, ``synthetic_rgbe``, ``synthetic_stills``).
         base: RGB checkpoint to start from: a file, the name of one in ``pretrained_dir``,
             ``default`` for the bundled tracker, or None to train from scratch.
         source: RGB sets that stand for the pre-training domain D_0 of the prior sensitivity.
@@ -56,8 +57,8 @@ class Recipe:
         skip_unreadable: how many samples each worker may replace by others because a file cannot
             be read; 0 ends the run at the first, naming the file.
         seed: seeds initialisation, sampling and augmentation.
-        validation: sets whose training parts each epoch is judged on; without any, it is judged by
-            its own training pairs.
+        validation: sets that each epoch is judged on, ``depthtrack/val_part`` for one; without
+            any, it is judged by its own training pairs.
         validation_samples: pairs that it is judged on.
         keep: how many of the newest checkpoints stay, beside the best.
         save_minutes: after so many minutes there is a checkpoint within an epoch, too, at the next

@@ -23,18 +23,21 @@ GENERATED = {
 
 
 def open_training_sets(names: tuple[str, ...]) -> list:
-    """The data sets called ``name`` or ``name:root``; generated ones need no root.
+    """The data sets called ``name``, ``name:root``, or with a part of theirs, ``name/val:root``.
+
+    Without a part, the one for training; generated sets have neither parts nor roots.
 
     Raises:
-        UserError: an unknown name, a path that is not set or not there.
+        UserError: an unknown name or part, a path that is not set or not there.
     """
     sets = []
     for entry in names:
         name, _, root = entry.partition(":")
-        if name in GENERATED:
+        name, _, part = name.partition("/")
+        if name in GENERATED and not part:
             sets.append(GENERATED[name])
         elif not root and name not in DATASETS:
-            raise unknown("data set", name, (*GENERATED, *DATASETS))
+            raise unknown("data set", entry, (*GENERATED, *DATASETS))
         else:
-            sets.append(open_dataset(name, root or environment().get(name), "train"))
+            sets.append(open_dataset(name, root or environment().get(name), part or "train"))
     return sets

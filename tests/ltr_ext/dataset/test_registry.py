@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ltr_ext.dataset.registry import is_held_out, open_dataset
+from ltr_ext.dataset.training_sets import open_training_sets
 from srft_plugin.errors import UserError
 
 NAMES = (
@@ -214,6 +215,19 @@ def test_the_held_out_part_is_the_rest_of_the_training_part(tmp_path):
     rest = open_dataset("depthtrack", tmp_path, "train_part").names
     assert sorted(held_out + rest) == sorted(names)
     assert 0 < len(held_out) < 10 and all(map(is_held_out, held_out))
+
+
+def test_a_recipe_names_a_part_of_a_set(tmp_path):
+    for n in range(60):
+        (tmp_path / "train" / f"seq{n}").mkdir(parents=True)
+    entries = ("depthtrack/train_part", "depthtrack/val_part", "depthtrack")
+    rest, held_out, both = open_training_sets(tuple(f"{e}:{tmp_path}" for e in entries))
+    assert sorted(rest.names + held_out.names) == sorted(both.names) and len(both) == 60
+    assert all(map(is_held_out, held_out.names))
+    with pytest.raises(UserError, match="no part 'vall'; it has train"):
+        open_training_sets((f"depthtrack/vall:{tmp_path}",))
+    with pytest.raises(UserError, match="synthetic_rgbd/val"):  # generated sets have none
+        open_training_sets(("synthetic_rgbd/val",))
 
 
 def test_a_listed_sequence_that_is_not_there_is_an_error(copies, tmp_path):
