@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from .network import split_modalities
 from .ostrack import OSTrackBackbone, ViTSpec, ViTTracker
-from .vit import Block, Candidates, PatchEmbed
+from .vit import Block, Candidates, PatchEmbed, initialise
 
 MASKED = 0.3  # share of tokens hidden from the masked copy, in each modality
 
@@ -96,6 +96,7 @@ class SDSTrackBackbone(OSTrackBackbone):
             for index, rate in enumerate(spec.drop_paths())
         )
         self.patch_embed_multimodal = PatchEmbed(spec.stride, 3, spec.dim)
+        self.apply(initialise)
 
     def forward(self, template: Tensor, search: Tensor) -> Tensor:
         """(B, 6, Hz, Wz) and (B, 6, Hs, Ws) to (B, Nz + Nx, dim)."""

@@ -6,7 +6,6 @@ low-rank prompts, low-rank updates of the attention, and edges as the view that 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from srft_plugin.precision import widened
 from .network import split_modalities
 from .ostrack import ViTSpec, ViTTracker
 from .vipt import PromptedBackbone
-from .vit import Attention, PatchEmbed
+from .vit import Attention, PatchEmbed, initialise
 
 WINDOW = 7  # pixels: neighbourhood and reach of the edges
 
@@ -48,12 +47,6 @@ class LowRankAttention(nn.Module):
         self.lora_attn = attention
         self.prompt_w_a = nn.Linear(dim, rank, bias=False)
         self.prompt_w_b = nn.Linear(rank, dim, bias=False)
-        self.reset_low_rank()
-
-    def reset_low_rank(self) -> None:
-        """Start of the low-rank path: no contribution, and a gradient for its output matrix."""
-        nn.init.kaiming_uniform_(self.prompt_w_a.weight, a=math.sqrt(5))
-        nn.init.zeros_(self.prompt_w_b.weight)
 
     def forward(self, tokens: Tensor, **options: Any) -> Tensor:
         """As ``Attention.forward``."""
@@ -173,6 +166,7 @@ class UnTrackBackbone(PromptedBackbone):
         self.patch_embed_prompt_grad = PatchEmbed(spec.stride, 27, spec.dim)
         self.patch_embed_prompt_edge = PatchEmbed(spec.stride, 1, spec.dim)
         self.edges = nn.ModuleList(map(Edges, (spec.template_size, spec.search_size)))
+        self.apply(initialise)  # the low-rank paths, too: the public code sets them to 0 in vain
 
     def forward(self, template: Tensor, search: Tensor, modality: Tensor) -> Tensor:
         """(B, 6, Hz, Wz), (B, 6, Hs, Ws) and (B,) indices to (B, Nz + Nx, dim)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from ltr_ext.models.registry import build_network
@@ -47,6 +48,17 @@ def test_share_of_efficient_parameters(name, share):
 def test_base_networks_have_no_efficient_parameters():
     with torch.device("meta"):
         assert build_network("two_branch_ostrack256").peft_parameter_names() == []
+
+
+@pytest.mark.parametrize("name", SMALL_VIT)
+def test_linear_layers_start_as_in_the_public_code(name):
+    """Its ViT initialisation comes last and meets the adapters, too: deviation 0.02, no bias."""
+    layers = {n: m for n, m in small(name).backbone.named_modules() if isinstance(m, nn.Linear)}
+    assert len(layers) >= 16
+    for layer in layers.values():
+        size = layer.weight.numel()
+        assert layer.weight.square().mean().sqrt().item() == pytest.approx(0.02, rel=4 / size**0.5)
+        assert layer.bias is None or not layer.bias.any()
 
 
 @pytest.mark.parametrize("name", ["upvpt_ostrack256", "upvpt_swintrack_t224"])
