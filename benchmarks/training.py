@@ -25,7 +25,7 @@ from ltr_ext.data.loader import make_loader
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import Recipe
-from ltr_ext.run_training import training_pairs
+from ltr_ext.run_training import regularizer_options, training_pairs, updates_by_kernels
 from ltr_ext.trainers.preparation import prepare
 from ltr_ext.trainers.processes import Processes
 from ltr_ext.trainers.trainer import Trainer
@@ -39,7 +39,7 @@ def tuned_network(recipe: Recipe) -> TrackingNetwork:
     """The network of the recipe, random, with what trains marked."""
     torch.manual_seed(0)
     network = build_network(recipe.network)
-    select_trainable(network, "backbone")
+    select_trainable(network, recipe.trainable)
     return network.train()
 
 
@@ -75,7 +75,7 @@ def our_loop(
     recipe = recipe.override([f"regularizer={regularizer}"])
     network, alone = tuned_network(recipe), Processes()
     model = prepare(network, recipe, device, alone)
-    options = {"fused": recipe.compile} if regularizer != "none" else {}
+    options = regularizer_options(recipe, updates_by_kernels(recipe, device, alone))
     made = make_regularizer(regularizer, network, None, recipe.total_steps, **options)
     folder = Path(tempfile.gettempdir())  # nothing is written: only steps are taken
     trainer = Trainer(network, model, recipe, made, iter, None, folder, device, alone)

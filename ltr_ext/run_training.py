@@ -186,7 +186,7 @@ def updates_by_kernels(recipe: Recipe, device: torch.device, processes: Processe
 
     Processes step their weights alike, so they do as the one that lacks something.
     """
-    if recipe.compile or device.type != "cuda":
+    if not takes(recipe.regularizer, "fused") or device.type != "cuda":
         return recipe.compile
     lacking = next(filter(None, processes.collect(triton_lacks())), None)
     if lacking and processes.is_first:

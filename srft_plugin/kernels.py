@@ -66,7 +66,8 @@ class FusedAdamW:
         1 - s_n.
 
         Returns:
-            The others: without a state yet, not contiguous, of half precision, or sorted.
+            The others: without a state yet, not contiguous, or of a number format or ranking that
+            the kernel of their device lacks.
         """
         accepted = [self._accepts(operation, sensitivity) for operation in operations]
         others = [o for o, yes in zip(operations, accepted, strict=True) if not yes]

@@ -58,7 +58,8 @@ def link(checkout: Path) -> list[Path]:
         The files that were written or brought up to date.
 
     Raises:
-        UserError: not a pytracking checkout, or a file that is not ours is in the way.
+        UserError: not a pytracking checkout, a file that is not ours is in the way, or git does
+            not open it. Nothing was changed then.
     """
     current = linked(checkout)
     foreign = [path for path in _present(checkout) if not _is_ours(path)]
@@ -68,6 +69,7 @@ def link(checkout: Path) -> list[Path]:
             "Nothing was changed"
         )
     written = []
+    _exclude(checkout)
     for name, code in SHIMS.items():
         if name in current:
             continue
@@ -75,7 +77,6 @@ def link(checkout: Path) -> list[Path]:
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"{MARK}\n{code}", encoding="utf-8")
         written.append(path)
-    _exclude(checkout)
     return written
 
 
@@ -86,9 +87,10 @@ def unlink(checkout: Path) -> list[Path]:
         The files that were removed.
 
     Raises:
-        UserError: not a pytracking checkout.
+        UserError: not a pytracking checkout, or git does not open it. Nothing was changed then.
     """
     _check(checkout)
+    _restore_exclude(checkout)
     removed = []
     for path in _present(checkout):
         if not _is_ours(path):
@@ -102,7 +104,6 @@ def unlink(checkout: Path) -> list[Path]:
         else:
             for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
                 compiled.unlink()
-    _restore_exclude(checkout)
     return removed
 
 
@@ -139,14 +140,20 @@ def _is_ours(path: Path) -> bool:
 
 
 def _exclude_file(checkout: Path) -> Path | None:
-    """The checkout's ``info/exclude`` (also of a git worktree); None where there is no git."""
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(checkout), "rev-parse", "--git-path", "info/exclude"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    except (FileNotFoundError, subprocess.CalledProcessError):
+    """The checkout's ``info/exclude`` (also of a git worktree); None where there is no git.
+
+    Raises:
+        UserError: git does not open the checkout, say because it belongs to somebody else.
+    """
+    if not (checkout / ".git").exists() or shutil.which("git") is None:
         return None
+    command = ["git", "-C", str(checkout), "rev-parse", "--git-path", "info/exclude"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    if answer.returncode:
+        raise UserError(
+            f"git does not open {checkout}, so its list of untracked files cannot be kept: "
+            f"{answer.stderr.strip()}"
+        )
     return checkout / answer.stdout.strip()
 
 

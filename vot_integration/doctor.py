@@ -215,7 +215,11 @@ def _results(workspace: Workspace) -> Iterator[str]:
 
     newest = 0.0
     for tracker in workspace.trackers:
-        runs = list(all_runs(workspace, tracker))
+        try:
+            runs = list(all_runs(workspace, tracker))
+        except UserError as error:
+            yield str(error)
+            return
         existing = [folder / f"{run.name}.bin" for folder, run in runs]
         existing = [path for path in existing if path.is_file()]
         newest = max([newest, *(path.stat().st_mtime for path in existing)])

@@ -17,6 +17,7 @@ import numpy as np
 
 from ltr_ext.admin.files import atomic_write
 from ltr_ext.dataset.annotation import read_flags
+from ltr_ext.dataset.base import read_properties
 from pytracking_ext.evaluation.loading import read_result_boxes
 from srft_plugin.errors import UserError
 
@@ -55,14 +56,15 @@ def sequence_length(sequence: Path) -> int:
     """Number of frames that the ``sequence`` file of a workspace states.
 
     Raises:
-        UserError: it states none.
+        UserError: it states none, or no number.
     """
-    path = sequence / "sequence"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        key, _, value = line.partition("=")
-        if key == "length":
-            return int(value)
-    raise UserError(f"{path} states no length; make the workspace anew with `srft vot init`")
+    length = read_properties(sequence).get("length", "")
+    if not length.isdecimal():
+        raise UserError(
+            f"{sequence / 'sequence'}: found length={length or '(none)'}, expected the number of "
+            "frames; make the workspace anew with `srft vot init`"
+        )
+    return int(length)
 
 
 def ground_truth(sequence: Path) -> np.ndarray:

@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 
 from ltr_ext.dataset.annotation import read_flags, read_names
+from ltr_ext.dataset.base import read_properties
 from srft_plugin.errors import UserError, some
 
 SUFFIXES = (".jpg", ".png")  # all that the toolkit accepts
@@ -107,7 +108,7 @@ def link_sequence(source: Path, target: Path, anchors: bool) -> tuple[str, list[
         f"channels.color={patterns['color']}",
         f"channels.{auxiliary}={patterns[auxiliary]}",
         f"length={length}",
-        f"fps={_frame_rate(source)}",
+        f"fps={read_properties(source).get('fps', 30)}",  # the toolkit's default
     ]
     _write(target / "sequence", "".join(line + "\n" for line in description))
     return auxiliary, warnings
@@ -202,16 +203,6 @@ def _check_anchors(source: Path, lines: list[str], length: int) -> None:
     ]
     if hidden:
         raise UserError(f"{path}: frame {hidden[0] + 1} is an anchor, but its box is absent")
-
-
-def _frame_rate(source: Path) -> str:
-    """The user's ``fps``, else the toolkit's default."""
-    path = source / "sequence"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        key, _, value = line.partition("=")
-        if key.strip() == "fps":
-            return value.strip()
-    return "30"
 
 
 def _write(path: Path, text: str) -> None:

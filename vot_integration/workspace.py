@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ltr_ext.admin.files import write_text
+from ltr_ext.dataset.base import read_properties
 from srft_plugin.errors import UserError, unknown
 
 from .parameters import checked_weights
@@ -313,5 +314,5 @@ def _read_ini(path: Path) -> configparser.ConfigParser:
 
 
 def _auxiliary(directory: Path) -> str:
-    description = next((directory / "sequences").glob("*/sequence")).read_text(encoding="utf-8")
-    return "ir" if "channels.ir=" in description else "depth"
+    folder = next((directory / "sequences").glob("*/sequence")).parent
+    return "ir" if "channels.ir" in read_properties(folder) else "depth"

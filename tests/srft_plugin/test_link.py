@@ -93,6 +93,17 @@ def test_foreign_files_are_not_overwritten(checkout):
     assert foreign.read_text() == "mine = 1\n"
 
 
+@pytest.mark.parametrize("command", [link, unlink])
+def test_a_checkout_that_git_does_not_open_is_left_alone(checkout, command):
+    if command is unlink:
+        link(checkout)
+    (checkout / ".git/HEAD").unlink()
+    before = tree(checkout)
+    with pytest.raises(UserError, match="git does not open .*not a git repository"):
+        command(checkout)
+    assert tree(checkout) == before
+
+
 def test_other_folders_are_refused(tmp_path):
     with pytest.raises(UserError, match="no pytracking checkout"):
         link(tmp_path)

@@ -57,6 +57,8 @@ TRAPS = [
     (replace(SEQUENCE, "depth/%08d.png", "depth"), "means depth/%08d.jpg"),
     (replace(SEQUENCE, "channels.depth=depth/%08d.png\n", ""), "must name channels.color and"),
     (replace(SEQUENCE, "length=20", "length=25"), "F becomes 0"),
+    (replace(SEQUENCE, "length=20", "length=four"), "found length=four, expected the number"),
+    (replace(SEQUENCE, "length=20\n", ""), "found length=(none), expected the number"),
     (replace(TRUTH, ",", "\t"), "tabs or blank lines"),
     (replace(TRUTH, "nan,nan,nan,nan", "0,0,0,0"), "count as visible"),
     (replace(TRUTH, "nan,nan,nan,nan", "absent"), "found 'absent'"),
