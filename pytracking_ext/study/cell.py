@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence as Many
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,13 @@ from srft_plugin.plots.distance import operation_distances
 from srft_plugin.prior.estimate import weights_sha256
 
 from .data import StudyData, VideoSet
-from .plan import VARIANTS, Budget, Cell, recipe
+from .plan import VARIANTS, VIDEOS, Budget, Cell, recipe
 from .priors import prior_file
 
 PAIR_SEED = 1 << 20  # of the pairs that are measured, far from any training seed
 BATCH = 8
-RESULT = "result.json"
+RESULT, ORIGIN = "result.json", "origin.json"
+REVISION = 2  # raised when the networks, the data or the measurements change
 PATHS = ("datasets", "prior")  # settings that differ from machine to machine
 
 
@@ -50,35 +52,64 @@ def run_cell(cell: Cell, budget: Budget, folder: Path, data: StudyData, device: 
         UserError: the folder holds a cell of other settings.
     """
     home = folder / cell.path
-    settings = recipe(cell, budget, data.train_set(cell.seed), prior_file(cell, folder))
-    file, origin = home / RESULT, _origin(settings)
-    if file.exists():
-        result = json.loads(file.read_text("utf-8"))
-        if result["origin"] != origin:
-            raise UserError(
-                f"{file} is of other settings or of another base tracker; choose another --out, or "
-                "delete it"
-            )
+    result = finished_result(cell, budget, folder)
+    if result is not None:
         return result
+    settings = recipe(cell, budget, data.train_set(cell.seed), prior_file(cell, folder))
     home.mkdir(parents=True, exist_ok=True)
+    file, origin = home / ORIGIN, cell_origin(cell, budget)
+    if file.exists():
+        _check_origin(file, json.loads(file.read_text("utf-8")), origin)
+    write_text(file, json.dumps(origin, indent=2) + "\n")
     network_file = _network_file(cell, settings, home, device)
     measured = measure(network_file, settings, data, cell.seed, budget, device)
     result = {"origin": origin, **measured}
     if VARIANTS[cell.variant] is not None:
         result |= _training(home)
-    write_text(file, json.dumps(result, indent=2) + "\n")
+    write_text(home / RESULT, json.dumps(result, indent=2) + "\n")
     return result
 
 
-def _origin(settings: Recipe) -> dict[str, Any]:
-    """What a result belongs to: the base tracker, and the settings that are not the defaults."""
+def finished_result(cell: Cell, budget: Budget, folder: Path) -> dict | None:
+    """What ``result.json`` of ``cell`` holds; None if there is none yet.
+
+    Raises:
+        UserError: it is of other settings, another budget or another base tracker.
+    """
+    file = folder / cell.path / RESULT
+    if not file.is_file():
+        return None
+    result = json.loads(file.read_text("utf-8"))
+    _check_origin(file, result.get("origin", {}), cell_origin(cell, budget))
+    return result
+
+
+def cell_origin(cell: Cell, budget: Budget) -> dict[str, Any]:
+    """What a result belongs to: the base tracker, the videos, and the recipe's settings."""
+    settings = recipe(cell, budget, "videos of the study")
     changed = {
         field.name: getattr(settings, field.name)
         for field in fields(settings)
         if field.name not in PATHS and getattr(settings, field.name) != field.default
     }
-    base = weights_sha256(load_network(base_file(settings.base)))
-    return json.loads(json.dumps(changed | {"base_sha256": base}))
+    videos = {name: getattr(budget, name) for name in (*VIDEOS, "test_pairs")}
+    made = {"base_sha256": _base_sha256(settings.base), "revision": REVISION, "videos": videos}
+    return json.loads(json.dumps(changed | made))
+
+
+@cache
+def _base_sha256(base: str) -> str:
+    return weights_sha256(load_network(base_file(base)))
+
+
+def _check_origin(file: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    differing = [key for key in found | expected if found.get(key) != expected.get(key)]
+    if differing:
+        key = differing[0]
+        raise UserError(
+            f"{file} is of another study: found {key}={found.get(key)}, expected "
+            f"{expected.get(key)}; choose another --out, or delete its folder"
+        )
 
 
 def _network_file(cell: Cell, settings: Recipe, home: Path, device: str) -> Path:
@@ -99,8 +130,8 @@ def measure(
 
     Returns:
         ``target``, ``rgb``: mean IoU of tracked videos per sequence, by sequence, with the second
-        camera and without (both branches see the RGB image). ``attributes``: that of ``target``
-        over the videos with an attribute, by attribute. ``train_pairs``, ``target_pairs``,
+        camera and without (both branches see the RGB image). ``attributes``: names of the
+        ``target`` videos that have an attribute, by attribute. ``train_pairs``, ``target_pairs``,
         ``rgb_pairs``: mean IoU of pairs. ``moved``: relative distance from the start per operation.
     """
     network = load_network(file)
@@ -109,7 +140,7 @@ def measure(
     videos = {"train": data.train(seed), "target": data.target(), "rgb": data.rgb()}
     for name in ("target", "rgb"):
         result[name] = _track(parameters, videos[name])
-    result["attributes"] = _by_attribute(result["target"], videos["target"])
+    result["attributes"] = _by_attribute(videos["target"])
     network = network.to(device).eval()
     for name, sequences in videos.items():
         result[f"{name}_pairs"] = _pairs(network, sequences, settings, budget, device)
@@ -126,12 +157,12 @@ def _track(parameters: TrackerParameters, sequences: Many[Sequence]) -> dict[str
     return dict(sorted(overlaps.items()))
 
 
-def _by_attribute(overlaps: dict[str, float], sequences: VideoSet) -> dict[str, float]:
-    having: dict[str, list[float]] = {}
+def _by_attribute(sequences: VideoSet) -> dict[str, list[str]]:
+    having: dict[str, list[str]] = {}
     for sequence in sequences:
         for attribute in sequence.extra.get("attributes", ()):
-            having.setdefault(attribute, []).append(overlaps[sequence.name])
-    return {attribute: float(np.mean(values)) for attribute, values in sorted(having.items())}
+            having.setdefault(attribute, []).append(sequence.name)
+    return {attribute: sorted(names) for attribute, names in sorted(having.items())}
 
 
 @torch.no_grad()

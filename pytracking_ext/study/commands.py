@@ -64,9 +64,9 @@ def report_command(arguments: argparse.Namespace) -> int:
     from .report import write_report
     from .runner import finished
 
-    questions = _questions(arguments)
-    plan = list(cells(_budget(arguments), questions))
-    results = finished(plan, arguments.out)
+    questions, budget = _questions(arguments), _budget(arguments)
+    plan = list(cells(budget, questions))
+    results = finished(plan, budget, arguments.out)
     file = write_report(results, questions, arguments.out)
     print(f"study: {file} ({len(results)} of {len(plan)} trainings)")
     return 0

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from ltr_ext.admin.files import write_text
 from ltr_ext.data.events import DEFAULT_FORM
 from ltr_ext.dataset.generate import generate
 from ltr_ext.dataset.registry import open_dataset
 from ltr_ext.dataset.sequence import Sequence
 from ltr_ext.dataset.synthetic import SceneOptions
 from ltr_ext.dataset.training_sets import RGBX_OPTIONS
+from srft_plugin.errors import UserError
 
-from .plan import Budget
+from .plan import VIDEOS, Budget
 
 KINDS = {"depth": "depthtrack", "thermal": "lasher", "event": "visevent"}  # modality to layout
 RGB_KIND = "depthtrack"  # of the RGB videos, whose second camera nobody looks at
@@ -46,7 +49,21 @@ class StudyData:
         return f"{self.kind}:{self._train_root(seed)}"
 
     def write(self, budget: Budget) -> None:
-        """Writes what is missing; an interrupted call can be repeated."""
+        """Writes what is missing; an interrupted call can be repeated.
+
+        Raises:
+            UserError: the folder has the videos of another budget.
+        """
+        file = self.root / "videos.json"
+        asked = {name: getattr(budget, name) for name in VIDEOS}
+        found = json.loads(file.read_text("utf-8")) if file.is_file() else asked
+        if found != asked:
+            raise UserError(
+                f"{file}: found the videos of another budget, {found}; expected {asked}: choose "
+                "another --out, or delete the folder"
+            )
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(asked) + "\n")
         given = {"options": RGBX_OPTIONS, "event_form": self.form or DEFAULT_FORM}
         for seed in range(budget.seeds):
             train = budget.train_sequences, budget.train_length, seed

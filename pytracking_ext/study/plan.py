@@ -40,6 +40,7 @@ class Budget:
     settings: tuple[str, ...]
 
 
+VIDEOS = ("train_sequences", "train_length", "test_sequences", "test_length")  # of a budget
 BUDGETS = {
     "smoke": Budget(("depth",), 2, 2, 12, 2, 10, 8, 10,
                     ("epochs=1", "samples_per_epoch=32", "prior_samples=16")),
@@ -96,7 +97,8 @@ VARIANTS: dict[str, Variant | None] = {
     "fft lr/3": _fft("lr=1e-4"),
     "fft lr/10": _fft("lr=3e-5"),
     "fft lr/100": _fft("lr=3e-6"),
-    "srft lr*2.5": _srft("lr=7.5e-4"),  # 1 / mean of 1 - s: as long a way as fft
+    "srft lr*1.87": _srft("lr=5.6e-4"),  # 1 / mean of 1 - s: as long a way as fft
+    "srft lr*2.5": _srft("lr=7.5e-4"),
     "srft K=1": _srft("top_k=1"),
     "srft K=20": _srft("top_k=20"),
     "srft kappa=0.2": _srft("kappa=0.2"),
@@ -111,6 +113,7 @@ VARIANTS: dict[str, Variant | None] = {
         for label, make, settings in (
             ("", _fft, ("trainable=peft", "lr=1.2e-3")),  # 4 times the rate, as ViPT
             (" unfrozen", _fft, ("trainable=peft+backbone",)),
+            (" unfrozen, lr/3", _fft, ("trainable=peft+backbone", "lr=1e-4")),
             (" unfrozen, srft", _srft, ("trainable=peft+backbone",)),
         )
     },
@@ -162,7 +165,16 @@ QUESTIONS = {
         "Which learning rate?",
         "Table XI",
         "srft",
-        ("srft", "srft lr*2.5", "fft", "fft lr/1.5", "fft lr/3", "fft lr/10", "fft lr/100"),
+        (
+            "srft",
+            "srft lr*1.87",
+            "srft lr*2.5",
+            "fft",
+            "fft lr/1.5",
+            "fft lr/3",
+            "fft lr/10",
+            "fft lr/100",
+        ),
     ),
     "length": Question(
         "Who overfits in a longer training?",
@@ -185,15 +197,15 @@ QUESTIONS = {
         "srft",
         ("srft", "srft + head", "fft", "fft + head"),
     ),
-    "peers": Question(
-        "Does it help efficient tuning?",
-        "Table VIII",
-        "srft",
-        (
-            "srft",
-            *(f"{peer}{label}" for peer in PEERS for label in ("", " unfrozen", " unfrozen, srft")),
-        ),
-    ),
+    **{
+        peer: Question(
+            f"Does it help efficient tuning, {peer}?",
+            "Table VIII",
+            f"{peer} unfrozen",
+            tuple(label for label in VARIANTS if label.startswith(peer)),
+        )
+        for peer in PEERS
+    },
     "modality": Question(
         "What does one camera give alone?",
         "Table IX",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import cycle
 from multiprocessing import get_context
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from srft_plugin.errors import UserError
 
-from .cell import RESULT, run_cell
+from .cell import finished_result, run_cell
 from .data import StudyData
 from .plan import VARIANTS, Budget, Cell
 from .priors import write_priors
@@ -44,31 +44,35 @@ def run_study(
     failures: dict[Cell, str] = {}
     log = folder / "study.log"
     workers = ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (jobs, log))
-    with workers, tqdm(total=len(plan), desc="study", unit="cell", disable=None) as progress:
+    with tqdm(total=len(plan), desc="study", unit="cell", disable=None) as progress:
         running = {
             workers.submit(run_cell, cell, budget, folder, data[_data_key(cell)], device): cell
             for cell, device in zip(plan, cycle(devices))
         }
-        for future in as_completed(running):
-            cell = running[future]
-            try:
-                future.result()
-            except UserError as error:
-                failures[cell] = str(error)
-            progress.update()
+        try:
+            for future in as_completed(running):
+                error = future.exception()
+                if error is not None:
+                    failures[running[future]] = str(error) or type(error).__name__
+                if not isinstance(error, UserError | None):
+                    with open(log, "a", encoding="utf-8") as file:
+                        traceback.print_exception(error, file=file)
+                progress.update()
+        finally:  # whoever stops the study does not wait for the cells that have not begun
+            workers.shutdown(cancel_futures=True)
     if failures:
         lines = "\n".join(f"  {cell.path}: {text}" for cell, text in failures.items())
-        raise UserError(f"{len(failures)} of {len(plan)} cells failed:\n{lines}")
+        raise UserError(f"{len(failures)} of {len(plan)} cells failed (see {log}):\n{lines}")
 
 
-def finished(plan: list[Cell], folder: Path) -> dict[Cell, dict]:
+def finished(plan: list[Cell], budget: Budget, folder: Path) -> dict[Cell, dict]:
     """The results that ``folder`` holds so far.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or some are of another budget or base tracker.
     """
-    files = {cell: folder / cell.path / RESULT for cell in plan}
-    results = {c: json.loads(f.read_text("utf-8")) for c, f in files.items() if f.is_file()}
+    found = {cell: finished_result(cell, budget, folder) for cell in plan}
+    results = {cell: result for cell, result in found.items() if result is not None}
     if not results:
         raise UserError(f"{folder} holds no result of this study; `srft study run` makes them")
     return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,20 +70,30 @@ def write_sequences(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, scene in tqdm(scenes.items(), desc=f"writing {description}", disable=None):
-            target, partial = folder / name, folder / f".{name}.partial"
-            tables = dict(_tables(scene, kind))
+            target, tables = folder / name, dict(_tables(scene, kind))
             if target.exists():
                 _check_same(target, tables)
                 continue
-            shutil.rmtree(partial, ignore_errors=True)
-            _write_images(partial, scene, kind, event_form)
-            for file, text in tables.items():
-                (partial / file).write_text(text, "utf-8")
-            partial.rename(target)
+            partial = folder / f".{name}.{os.getpid()}.partial"  # others may write the same one
+            try:
+                _write_images(partial, scene, kind, event_form)
+                for file, text in tables.items():
+                    (partial / file).write_text(text, "utf-8")
+                _take_place(partial, target)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error}); choose another folder") from error
     write_text(folder / listing, "".join(f"{name}\n" for name in scenes))
     return folder
+
+
+def _take_place(partial: Path, target: Path) -> None:
+    try:
+        partial.rename(target)
+    except OSError:
+        if not target.exists():  # else another process was faster with the same video
+            raise
 
 
 def _write_images(folder: Path, scene: Scene, kind: str, event_form: str) -> None:

@@ -1,5 +1,6 @@
 """Generated sequences on disk are read back as what they are copies of."""
 
+import multiprocessing
 from dataclasses import replace
 
 import cv2
@@ -58,6 +59,19 @@ def test_labels_lie_beside_the_frames_in_vots_form(tmp_path, scenes):
     for name, frames in scenes["seq2"].tags.items():
         lines = (tmp_path / "seq2" / f"{name}.tag").read_text().split()
         assert lines == [str(int(value)) for value in frames]
+
+
+def test_processes_that_write_the_same_videos_leave_them_whole(tmp_path):
+    scenes = {"seq0": visible_scene((1,), HIDDEN)}
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=write_sequences, args=(tmp_path, scenes)) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert len(list((tmp_path / "seq0" / "color").iterdir())) == HIDDEN.length
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["list.txt", "seq0"]
 
 
 def test_only_the_same_video_is_kept(tmp_path, scenes):

@@ -8,11 +8,12 @@ import pytest
 
 from ltr_ext.models.checkpoint import load_network
 from ltr_ext.run_training import base_file, given_prior
-from pytracking_ext.study.cell import run_cell
+from pytracking_ext.study.cell import cell_origin, run_cell
 from pytracking_ext.study.data import StudyData
 from pytracking_ext.study.plan import BUDGETS, QUESTIONS, VARIANTS, Cell, cells, recipe
 from pytracking_ext.study.priors import prior_file, write_priors
-from pytracking_ext.study.report import question_table, write_report
+from pytracking_ext.study.report import attribute_table, question_table, write_report
+from pytracking_ext.study.runner import run_study
 from pytracking_ext.study.statistics import estimate, paired
 from srft_plugin import Prior, UserError
 from srft_plugin.cli import main
@@ -112,16 +113,39 @@ def test_a_cell_is_run_once_and_kept(data, tmp_path, variant):
     file = tmp_path / cell.path / "result.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"rgb": {"rgb000": 0.5}}))
     assert run_cell(cell, TINY, tmp_path, data, "cpu")["rgb"] == {"rgb000": 0.5}
-    other = dataclasses.replace(TINY, settings=(*TINY.settings, "lr=1e-5"))
-    with pytest.raises(UserError, match="other settings"):
+    for change in ({"settings": (*TINY.settings, "lr=1e-5")}, {"test_pairs": 9}):
+        other = dataclasses.replace(TINY, **change)
+        with pytest.raises(UserError, match="result.json is of another study: found (lr|videos)="):
+            run_cell(cell, other, tmp_path, data, "cpu")
+    file.unlink()  # as if it had been stopped: it is not finished as another one either
+    with pytest.raises(UserError, match="origin.json is of another study"):
         run_cell(cell, other, tmp_path, data, "cpu")
+
+
+def test_videos_of_another_budget_are_not_mixed_in(data):
+    with pytest.raises(UserError, match="videos.json: found the videos of another budget"):
+        data.write(dataclasses.replace(TINY, train_sequences=2))
+
+
+def test_cells_that_fail_do_not_stop_the_others(tmp_path):
+    """A folder in the way of a result, and one with a result that is none."""
+    plan = [Cell("depth", "rgb", 0), Cell("depth", "zero-shot", 0), Cell("depth", "zero-shot", 1)]
+    (tmp_path / plan[0].path / "result.json").mkdir(parents=True)
+    (tmp_path / plan[1].path).mkdir(parents=True)
+    (tmp_path / plan[1].path / "result.json").write_text("no JSON")
+    with pytest.raises(UserError, match="2 of 3 cells failed") as caught:
+        run_study(plan, TINY, tmp_path, ["cpu"], 1)
+    assert plan[0].path in str(caught.value) and plan[1].path in str(caught.value)
+    assert "Traceback" in (tmp_path / "study.log").read_text("utf-8")
+    assert (tmp_path / plan[2].path / "result.json").is_file()
 
 
 def a_result(target, rgb):
     return {
-        "target": {"a": target, "b": target}, "rgb": {"a": rgb}, "target_pairs": 0.5,
+        "target": {"a": target, "b": target, "c": target}, "rgb": {"a": rgb}, "target_pairs": 0.5,
         "rgb_pairs": 0.5, "train_pairs": 0.75, "moved": {"x": 0.01, "y": 0.03},
-        "samples_per_second": 40.0, "attributes": {"low_light": target},
+        "samples_per_second": 40.0, "train_loss": 1.0,
+        "attributes": {"low_light": ["a", "b"], "occlusion": ["a", "b", "c"]},
     }  # fmt: skip
 
 
@@ -133,17 +157,21 @@ def test_a_table_marks_the_differences_that_are_real(tmp_path):
     table = question_table(results, "depth", QUESTIONS["sensitivities"])
     rows = dict(table.rows)
     assert list(rows) == ["fft*", "srft"]
-    assert rows["srft"][1] == "61.0 ± 2.5 (**+10.0**)"  # t(0.975, 2) * 1 / sqrt(3)
-    assert rows["srft"][2].endswith("(+10.0)")
+    assert rows["srft"][1] == "61.0 ± 2.5 (**+10.0 ± 0.0**)"  # t(0.975, 2) * 1 / sqrt(3)
+    assert rows["srft"][2].endswith("(+10.0 ± 24.8)")  # ten times as far apart
     assert rows["fft*"][5] == "25.0 ± 0.0"
     assert rows["fft*"][7] == "0.50 ± 0.00"  # std 0.01 over mean 0.02
-    results[Cell("depth", "rgb", 0)] = a_result(0.5, 0.4)  # not trained: for every seed
+    untrained = a_result(0.5, 0.4)
+    del untrained["train_loss"]
+    results[Cell("depth", "rgb", 0)] = untrained  # for every seed
     results[Cell("depth", "srft:prior", 0)] = a_result(0.9, 0.4)  # one seed so far decides nothing
     rows = dict(question_table(results, "depth", QUESTIONS["sensitivities"]).rows)
-    assert rows["rgb"][:2] == ["-", "50.0 (-1.0)"]
+    assert rows["rgb"][:2] == ["-", "50.0 (-1.0 ± 2.5)"]
+    assert rows["rgb"][5] == "-"  # no training videos, no gap
     assert rows["srft:prior"][:2] == ["1", "90.0 (+40.0)"]
     text = write_report(results, ["sensitivities"], tmp_path).read_text("utf-8")
-    assert "**+10.0**" in text and (tmp_path / "depth_sensitivities.png").stat().st_size
+    assert attribute_table(results, "depth").columns == ["variant", "occlusion (3 videos)"]
+    assert "**+10.0 ± 0.0**" in text and (tmp_path / "depth_sensitivities.png").stat().st_size
 
 
 def test_a_report_shows_what_is_finished(tmp_path, capsys):
@@ -153,7 +181,8 @@ def test_a_report_shows_what_is_finished(tmp_path, capsys):
     for variant, seed in (("fft", 0), ("fft", 1), ("srft", 0)):
         home = tmp_path / Cell("depth", variant, seed).path
         home.mkdir(parents=True)
-        (home / "result.json").write_text(json.dumps(a_result(0.5, 0.4)))
+        origin = {"origin": cell_origin(Cell("depth", variant, seed), BUDGETS["smoke"])}
+        (home / "result.json").write_text(json.dumps(a_result(0.5, 0.4) | origin))
     assert main([*command, "--out", str(tmp_path)]) == 0
     assert "3 of 10 trainings" in capsys.readouterr().out
     assert "| srft |" in (tmp_path / "study.md").read_text("utf-8")
