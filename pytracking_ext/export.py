@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def export(parameters: TrackerParameters, target: Path, format: str = "onnx") ->
             with float32 instead of byte images.
 
     Returns:
-        The file.
+        The file. Weights of ONNX above 1.5 GB are in another one, ``<name>.data``, beside it.
 
     Raises:
         UserError: unknown format, a package that is missing, or a folder that cannot be written.
@@ -97,7 +98,7 @@ def export(parameters: TrackerParameters, target: Path, format: str = "onnx") ->
     else:
         _need("onnx", "onnxscript")
         onnx = _to_onnx(_program(tracker, inputs), list(inputs), record)
-        atomic_write(target, lambda path: onnx.save(str(path)))
+        atomic_write(target, lambda path: _write_onnx(onnx, path, target.name))
     return target
 
 
@@ -157,6 +158,16 @@ def _to_onnx(
         ) from error
     onnx.model.metadata_props["srft"] = record
     return onnx
+
+
+def _write_onnx(onnx: torch.onnx.ONNXProgram, path: Path, name: str) -> None:
+    """Writes ``path``, which will be called ``name``: so does its reference to large weights."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{name}.") as folder:
+        model = Path(folder, name)
+        onnx.save(str(model))
+        for weights in Path(folder).glob(f"{name}.data"):
+            weights.replace(path.with_name(weights.name))
+        model.replace(path)
 
 
 def _need(*packages: str) -> None:

@@ -19,7 +19,8 @@ from srft_plugin.errors import UserError
 
 log = logging.getLogger(__name__)
 
-SHORT_OF_MEMORY = ("can't allocate memory", "ALLOC_FAILED")  # a CPU's allocator, CUDA's libraries
+# In the words of a CPU's allocator, of CUDA's libraries and of CUDA itself.
+SHORT_OF_MEMORY = ("can't allocate memory", "ALLOC_FAILED", "CUDA error: out of memory")
 OUTPUTS = ("score_map", "size_map", "offset_map", "pred_boxes")
 Input = Tensor | Sequence[Tensor]  # a network with several templates takes a sequence of them
 
@@ -30,8 +31,9 @@ class Engine(nn.Module):
     Both branches of a two-branch ViT are one batched product per layer (on a CPU, wide layers have
     their weights packed instead), batch norm is folded into the head's convolutions and its towers
     run side by side; what depends on the template alone is computed when the template changes (when
-    its tensor is another one), and on a GPU every frame is one CUDA graph. The network given stays
-    as it is and is the reference: in float32, boxes agree to 0.05 pixels.
+    its tensor is another one), and on a GPU every frame is one CUDA graph. One template is known at
+    a time: targets that take turns get right answers, but none of this. The network given stays as
+    it is and is the reference: in float32, boxes agree to 0.05 pixels.
 
     Args:
         network: on the device to run on; it is copied.
@@ -61,15 +63,15 @@ class Engine(nn.Module):
         self._counts: list[int] = []
         self._largest = sys.maxsize  # batch that fits into memory
 
-    def use_graph(self, enabled: bool) -> None:
-        """Whether a frame on a GPU is one CUDA graph: not where the caller records its own."""
-        self._graphed.enabled = enabled
-
     @torch.inference_mode()
-    def forward(self, *inputs: Input) -> dict[str, Tensor]:
+    def forward(self, *inputs: Input, recorded: bool = True) -> dict[str, Tensor]:
         """What the network answers: ``score_map``, ``size_map``, ``offset_map``, ``pred_boxes``.
 
         On a GPU the answer is overwritten by the next call.
+
+        Args:
+            inputs: as the network takes them.
+            recorded: whether a GPU replays a CUDA graph: not where the caller records its own.
 
         Raises:
             UserError: images are not what ``spec`` says, or one sample alone exceeds the memory.
@@ -82,14 +84,17 @@ class Engine(nn.Module):
         if size <= self._largest:
             try:
                 with exact_convolutions(self._exact):
-                    return self._answer(inputs)
+                    return self._answer(inputs, recorded)
             except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise
                 self._shrink(size, error)
         starts = range(0, size, self._largest)
         rows = [slice(start, start + self._largest) for start in starts]
-        parts = [self.forward(*(_rows(value, part) for value in inputs)) for part in rows]
+        parts = [
+            self.forward(*(_rows(value, part) for value in inputs), recorded=recorded)
+            for part in rows
+        ]
         return {name: torch.cat([part[name] for part in parts]) for name in OUTPUTS}
 
     def _shrink(self, size: int, error: Exception) -> None:
@@ -112,7 +117,11 @@ class Engine(nn.Module):
             own is other for own, other in zip(self._template, given, strict=True)
         )
 
-    def _answer(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
+    def forget(self) -> None:
+        """The template's tensor has other values now."""
+        self._template = []
+
+    def _answer(self, inputs: Sequence[Input], recorded: bool) -> dict[str, Tensor]:
         if not self.recalls(inputs[0]):
             self._template = []  # not known before the memories hold it
             self._learn(True)
@@ -121,7 +130,7 @@ class Engine(nn.Module):
             self._template = _flat(inputs[:1])
             return outputs
         self._counts = [1 if isinstance(value, Tensor) else len(value) for value in inputs]
-        return self._graphed(*_flat(inputs))
+        return (self._graphed if recorded else self._flat_run)(*_flat(inputs))
 
     def _learn(self, learning: bool) -> None:
         for memory in self._memories:

@@ -17,6 +17,7 @@ from pytracking_ext.engine.engine import Engine
 from pytracking_ext.engine.graph import Graphed
 from pytracking_ext.engine.precision import has_kernels
 from pytracking_ext.tracker.srft.localise import hann_window, localise
+from pytracking_ext.tracker.srft.tracker import checked_box
 from srft_plugin.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -41,35 +42,43 @@ class FramePath:
         self.window = hann_window(self.spec.grid).to(self.device)
         self._template_factor = self._numbers(self.spec.template_factor)
         self._search_factor = self._numbers(self.spec.search_factor)
-        engine.use_graph(False)  # one recording holds the whole frame
+        size, number = self.spec.template_size, self.spec.templates
+        self._template = torch.zeros(1, self.spec.in_channels, size, size, device=self.device)
+        self._template_box = torch.zeros(1, 4, device=self.device)
+        self._fixed = {
+            "template": self._template if number == 1 else (self._template,) * number,
+            "template_box": self._template_box if number == 1 else (self._template_box,) * number,
+        }
+        self._shape: torch.Size | None = None
+        self._transfers: torch.cuda.Stream | None = None
 
     @torch.inference_mode()
     def start(self, frame: Tensor, box: Sequence[float]) -> None:
         """Takes the target ``box`` (xywh) of a frame, (H, W, C) uint8, RGB and auxiliary.
 
         Raises:
-            UserError: the frame is no (H, W, C) uint8 tensor.
+            UserError: the frame is no (H, W, C) uint8 tensor, or the box is no part of it.
         """
         frame = self._checked(frame)
+        if frame.shape != self._shape:
+            self._graphed = Graphed(self._step)  # reads the tensors of the template, and no others
         self._shape, self._warned = frame.shape, False
-        self.box = self._numbers(box)
+        self.box = self._numbers(checked_box(box, frame.shape))
         size = self.spec.template_size
         template, window = cut(frame, self.box, self._template_factor, size)
         side, corner = window[2], window[:2]
         centre = (self.box[:2] + self.box[2:] / 2 - corner) / side
-        inside = torch.cat((centre, self.box[2:] / side))[None].float()
-        number = self.spec.templates
-        self._fixed = {
-            "template": template if number == 1 else (template,) * number,
-            "template_box": inside if number == 1 else (inside,) * number,
-        }
-        self._graphed = Graphed(self._step)  # a recording reads these very tensors
+        self._template.copy_(template)
+        self._template_box.copy_(torch.cat((centre, self.box[2:] / side)))
+        self.engine.forget()
 
     @torch.inference_mode()
     def step(self, frame: Tensor) -> Tensor:
         """The target in the next frame: (5,) float64 on the device, xywh in pixels and confidence.
 
         A frame of another size than the first runs without a recording; a warning says so once.
+        Page-locked frames travel while the GPU works on the ones before: leave such a frame as it
+        is until the answer has been read.
 
         Raises:
             UserError: the frame is no (H, W, C) uint8 tensor.
@@ -93,7 +102,7 @@ class FramePath:
         search, window = cut(frame, box, self._search_factor, self.spec.search_size)
         inputs = self._fixed | {"search": search}
         names = [name for name in self.engine.input_names if name in inputs]
-        outputs = self.engine(*(inputs[name] for name in names))
+        outputs = self.engine(*(inputs[name] for name in names), recorded=False)
         return move(outputs, self.window, window, box, frame.shape, self.margin, self.window_weight)
 
     def _numbers(self, values: float | Sequence[float]) -> Tensor:
@@ -106,7 +115,15 @@ class FramePath:
                 f"{self.spec.name}: the frame is {frame.dtype} {tuple(frame.shape)}; expected "
                 f"(H, W, {channels}) bytes"
             )
-        return frame.to(self.device, non_blocking=True)
+        if frame.device.type == self.device.type:
+            return frame.to(self.device)
+        self._transfers = self._transfers or torch.cuda.Stream(self.device)
+        with torch.cuda.stream(self._transfers):
+            sent = frame.to(self.device, non_blocking=True)
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(self._transfers)
+        sent.record_stream(current)
+        return sent
 
 
 def move(

@@ -65,7 +65,6 @@ def exact_convolutions(wanted: bool) -> Iterator[None]:
         setattr(backend, name, before)
 
 
-@cache
 def has_kernels(device: torch.device) -> bool:
     """Whether ``pytracking_ext.engine.kernels`` run there: on a GPU where Triton works.
 
@@ -73,6 +72,12 @@ def has_kernels(device: torch.device) -> bool:
     """
     if device.type != "cuda":
         return False
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return _has_kernels(torch.device("cuda", index))
+
+
+@cache
+def _has_kernels(device: torch.device) -> bool:
     lacking = triton_lacks()
     if lacking is None:
         from pytracking_ext.engine import kernels
@@ -89,7 +94,9 @@ def has_kernels(device: torch.device) -> bool:
 def _missing(precision: str, device: torch.device) -> str | None:
     """Why ``precision`` does not pay on the device; None if it does."""
     if precision == "bfloat16" and device.type == "cuda":
-        if not torch.cuda.is_bf16_supported(including_emulation=False):
+        with torch.cuda.device(device):
+            supported = torch.cuda.is_bf16_supported(including_emulation=False)
+        if not supported:
             return f"{torch.cuda.get_device_name(device)} has no bfloat16 arithmetic"
     elif precision == "bfloat16" and device.type == "cpu":
         if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):

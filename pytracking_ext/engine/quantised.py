@@ -22,7 +22,8 @@ def available() -> bool:
 class Int8Linear(nn.Module):
     """``layer`` with int8 weights, one scale per output channel.
 
-    The input, float32, is quantised by its own range at every call; the output is float32.
+    The input, float32, is quantised by its own range at every call, to 7 bits on processors without
+    VNNI; the output is float32.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -36,5 +37,8 @@ class Int8Linear(nn.Module):
         bias = None if layer.bias is None else layer.bias.detach()
         self.packed = torch.ops.quantized.linear_prepack(whole, bias)
 
+        # Without VNNI, products are added in pairs in 16 bits, which eight bits of input overflow.
+        self.reduce_range = not torch.cpu._is_vnni_supported()
+
     def forward(self, tokens: Tensor) -> Tensor:
-        return torch.ops.quantized.linear_dynamic(tokens, self.packed)
+        return torch.ops.quantized.linear_dynamic(tokens, self.packed, self.reduce_range)

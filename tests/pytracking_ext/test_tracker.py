@@ -150,6 +150,25 @@ def test_an_impossible_initial_box_is_named(parameters, draw, box):
         SRFTTracker(parameters).initialize(draw(np.array([20, 30, 20, 16])), {"init_bbox": box})
 
 
+FRAME = np.zeros((60, 80, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "image", [FRAME[..., 0], FRAME[..., :1], FRAME.astype(np.float32), FRAME.astype(np.uint16),
+              np.concatenate((FRAME, FRAME[..., :1]), 2)],
+    ids=["grey", "one channel", "float", "16 bits", "RGBA"],
+)  # fmt: skip
+def test_frames_that_are_no_rgb_bytes_are_errors(parameters, image):
+    tracker = SRFTTracker(parameters)
+    with pytest.raises(UserError, match=r"the frame is \w+ \(60, 80.*expected \(H, W, 3\) uint8"):
+        tracker.initialize(image, {"init_bbox": (10, 10, 20, 20), "aux": FRAME})
+    tracker.initialize(FRAME, {"init_bbox": (10, 10, 20, 20), "aux": FRAME})
+    box = tracker.box
+    with pytest.raises(UserError, match="the frame is"):
+        tracker.track(image, {"aux": FRAME})
+    assert tracker.box == box
+
+
 def test_a_lost_target_keeps_a_box_inside_the_frame(parameters, white_square):
     tracker = SRFTTracker(parameters)
     run(tracker, white_square(length=2))

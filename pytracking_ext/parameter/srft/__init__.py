@@ -99,7 +99,9 @@ def in_engine(parameters: TrackerParameters, precision: str) -> TrackerParameter
     Raises:
         UserError: unknown precision.
     """
-    return replace(parameters, network=_engine(parameters.network, precision), precision=precision)
+    network = parameters.network
+    weights = tuple((p.data_ptr(), p._version) for p in network.parameters())
+    return replace(parameters, network=_engine(network, weights, precision), precision=precision)
 
 
 def from_checkpoint(
@@ -163,7 +165,8 @@ def _network(path: Path, modified_ns: int, device: str) -> nn.Module:
 
 
 @functools.lru_cache(maxsize=4)
-def _engine(network: nn.Module, precision: str) -> nn.Module:
+def _engine(network: nn.Module, weights: tuple, precision: str) -> nn.Module:
+    """Engine of a network; ``weights`` makes one whose weights have changed a new one."""
     from pytracking_ext.engine import Engine  # only where it is asked for
 
     return Engine(network, precision)

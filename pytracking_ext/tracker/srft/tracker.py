@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,7 +89,7 @@ class SRFTTracker:
         Raises:
             UserError: the box is not finite, has no area, or lies outside the image.
         """
-        self.box = _checked_box(info["init_bbox"], image)
+        self.box = checked_box(info["init_bbox"], image.shape)
         self._frame = 0
         template = self._make_template(image, info)
         self.aux_missing = int(template.aux_missing)
@@ -118,7 +118,15 @@ class SRFTTracker:
         return track_together([self], [image], [info or {}])[0]
 
     def _cut(self, image: np.ndarray, info: Mapping[str, Any], factor: float, size: int) -> _Region:
-        """The square around the box; changes nothing."""
+        """The square around the box; changes nothing.
+
+        Raises:
+            UserError: the image is no (H, W, 3) array of bytes.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(
+                f"the frame is {image.dtype} {image.shape}; expected (H, W, 3) uint8, RGB"
+            )
         raw = self._auxiliary(info, image.shape) if self.spec.reads_aux else None
         aux_missing = self.spec.reads_aux and raw is None
         if self._cuts_on_device:
@@ -327,9 +335,17 @@ def clip_box(
     return left, top, max(margin, right - left), max(margin, bottom - top)
 
 
-def _checked_box(box: Any, image: np.ndarray) -> tuple[float, float, float, float]:
-    x, y, w, h = (float(value) for value in box)
-    height, width = image.shape[:2]
+def checked_box(box: Sequence[float], shape: Sequence[int]) -> tuple[float, float, float, float]:
+    """The initial ``box``, xywh in pixels of a frame of ``shape`` (H, W, ...).
+
+    Raises:
+        UserError: it is not finite, has no area, or lies outside the frame.
+    """
+    try:
+        x, y, w, h = (float(value) for value in box)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"initial box {box}: expected x, y, width, height in pixels") from error
+    height, width = shape[:2]
     finite = all(map(math.isfinite, (x, y, w, h)))
     if not finite or w <= 0 or h <= 0 or x >= width or y >= height or x + w <= 0 or y + h <= 0:
         raise UserError(

@@ -180,6 +180,27 @@ def test_float32_boxes_over_a_sequence(name, trained, device, monkeypatch):
     assert np.abs(found - expected).max() < 0.05
 
 
+@pytest.mark.parametrize("kind", ["generated", "real"])
+def test_float32_boxes_of_every_family(family, kind, request):
+    if kind == "generated":
+        sequence = Synthetic(1, seed=5, modality="depth")[0]
+    else:
+        root = request.getfixturevalue("shared") / "data" / "RGBD"
+        sequence = open_dataset("depthtrack", root, "test")[0]
+    parameters = TrackerParameters(family, Path("weights"))
+    expected = boxes_of(parameters, sequence, 6)
+    found = boxes_of(in_engine(parameters, "float32"), sequence, 6)
+    assert np.abs(found - expected).max() < 0.05
+
+
+def test_an_engine_is_made_anew_when_the_weights_have_changed(small):
+    parameters = TrackerParameters(small("ostrack256"), Path("weights"))
+    first = in_engine(parameters, "float32").network
+    assert in_engine(parameters, "float32").network is first
+    parameters.network.load_state_dict(small("ostrack256").state_dict())
+    assert in_engine(parameters, "float32").network is not first
+
+
 @pytest.mark.parametrize("layout, root", [("depthtrack", "RGBD"), ("otb", "RGB")])
 def test_float32_boxes_on_real_frames(layout, root, shared, trained):
     try:

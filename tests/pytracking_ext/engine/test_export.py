@@ -71,6 +71,24 @@ def test_onnx_runtime_gives_our_boxes(name, format, changes, small, tmp_path):
     assert record["inputs"] == [entry.name for entry in session.get_inputs()]
 
 
+def test_weights_of_a_large_network_lie_beside_it(small, tmp_path, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    module = "torch.onnx._internal.exporter._onnx_program"
+    monkeypatch.setattr(f"{module}._LARGE_MODEL_THRESHOLD", 1000)  # 1.5 GB
+    network = small("ostrack256", depth=1)
+    made = tmp_path / "made"
+    for _ in range(2):
+        export(TrackerParameters(network, Path("weights")), made / "tracker.onnx")
+    assert sorted(path.name for path in made.iterdir()) == ["tracker.onnx", "tracker.onnx.data"]
+    made.rename(tmp_path / "moved")
+    session = onnxruntime.InferenceSession(str(tmp_path / "moved" / "tracker.onnx"))
+    inputs = crops(network, 1)
+    found = session.run(None, {key: value.numpy() for key, value in inputs.items()})
+    boxes, _ = reference(network, inputs)
+    assert np.abs(found[0] - boxes.numpy()).max() * network.spec.search_size < 0.01
+
+
 def test_what_torch_cannot_write_as_onnx_is_an_error(small, tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise torch.onnx.OnnxExporterError("unheard of")

@@ -137,6 +137,26 @@ def test_frames_of_another_kind_or_size_are_errors(network):
         path.step(frame[..., :3])
 
 
+@pytest.mark.parametrize(
+    "box", [(20, 20, 0, 10), (500, 500, 10, 10), (20, math.nan, 5, 5), (1, 2, 3), "none"]
+)
+def test_boxes_that_are_no_target_are_errors(network, box):
+    path = FramePath(Engine(network))
+    with pytest.raises(UserError, match="initial box"):
+        path.start(torch.zeros(60, 80, 6, dtype=torch.uint8), box)
+
+
+def test_an_engine_is_shared_with_a_tracker_that_records(network):
+    engine = Engine(network)
+    FramePath(engine).start(torch.zeros(60, 80, 6, dtype=torch.uint8), (20, 20, 10, 10))
+    calls = []
+    engine._graphed = lambda *inputs: calls.append(inputs) or engine._flat_run(*inputs)
+    images = [torch.zeros(1, 6, s, s) for s in (network.spec.template_size, 128)]
+    engine(*images)
+    engine(*images)
+    assert len(calls) == 1
+
+
 def test_frames_of_another_size_run_unrecorded_with_one_warning(network, monkeypatch, caplog):
     recorded = []
 

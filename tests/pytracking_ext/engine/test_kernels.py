@@ -120,11 +120,10 @@ def test_every_family_answers_alike_by_kernels(by_kernels, family_keeping_all, i
     network = copy.deepcopy(family_keeping_all).to(DEVICE)
     bound = 1e-5 if DEVICE == "cpu" else 1e-3  # a GPU's products add up in another order
     engine = Engine(network)
-    engine.use_graph(False)
     for inputs in (images(network, 2, 1), images(network, 1, 2)):
         inputs = [values.to(DEVICE) for values in inputs]
         for _ in range(2):
-            answer, expected = engine(*inputs), network(*inputs)
+            answer, expected = engine(*inputs, recorded=False), network(*inputs)
             for name in ("score_map", "size_map", "offset_map", "pred_boxes"):
                 torch.testing.assert_close(answer[name], expected[name], rtol=0, atol=bound)
 
@@ -196,13 +195,13 @@ def test_a_gpu_whose_kernels_do_not_run_is_told_once(monkeypatch, caplog):
     monkeypatch.setattr(precision, "triton_lacks", lambda: None)
     monkeypatch.setattr(kernels, "add_norm", fail)
     monkeypatch.setattr(torch, "zeros", lambda *shape, device: None)
-    precision.has_kernels.cache_clear()
+    precision._has_kernels.cache_clear()
     try:
         assert not precision.has_kernels(torch.device("cpu")) and not caplog.records
         for _ in range(2):
             assert not precision.has_kernels(torch.device("cuda:7"))
     finally:
-        precision.has_kernels.cache_clear()
+        precision._has_kernels.cache_clear()
     (record,) = caplog.records
     assert record.message == (
         "the engine runs without its kernels on cuda:7: it needs kernels that compile here (the "

@@ -3,15 +3,19 @@
 import contextlib
 from types import SimpleNamespace
 
+import pytest
 import torch
 
+from pytracking_ext.engine import quantised
 from pytracking_ext.engine.graph import WARM_UP, Graphed
 from pytracking_ext.engine.precision import usable_dtype
 from pytracking_ext.engine.recall import Recall
+from srft_plugin.errors import UserError
 
 
 def test_a_gpu_without_bfloat16_falls_back_with_one_warning(caplog, monkeypatch):
     gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GTX 1080")
     assert usable_dtype("bfloat16", gpu) == torch.float32
@@ -24,6 +28,18 @@ def test_a_gpu_without_bfloat16_falls_back_with_one_warning(caplog, monkeypatch)
     assert len(caplog.records) == 1
     assert usable_dtype("int8", gpu) == torch.float32
     assert "int8 is for CPUs" in caplog.records[1].message
+
+
+@pytest.mark.parametrize("vnni", [True, False])
+def test_int8_takes_what_the_processor_adds_up_exactly(monkeypatch, vnni):
+    """Seven bits of input without VNNI: two products of 255 * 127 overflow 16 bits."""
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+    layer = torch.nn.Linear(64, 64, bias=False)
+    torch.nn.init.eye_(layer.weight)
+    ramp = torch.linspace(0, 1, 64 * 64).view(64, 64)
+    answer = quantised.Int8Linear(layer)(ramp)
+    assert len(answer.unique()) == (256 if vnni else 128)
+    torch.testing.assert_close(answer, ramp, atol=0.5 / (255 if vnni else 127) + 1e-6, rtol=0)
 
 
 def test_answers_stay_where_a_recording_reads_them():
@@ -50,7 +66,8 @@ def test_a_shape_is_recorded_once_after_warming_up_and_reads_its_own_inputs(monk
     events, seen = [], []
 
     @contextlib.contextmanager
-    def capture(graph, stream, capture_error_mode):
+    def capture(graph, pool, stream, capture_error_mode):
+        assert pool == "pool"
         events.append("capture")
         yield
         events.append("captured")
@@ -58,6 +75,7 @@ def test_a_shape_is_recorded_once_after_warming_up_and_reads_its_own_inputs(monk
     stream = SimpleNamespace(wait_stream=lambda other: events.append("wait"))
     for name, stand_in in (
         ("Stream", lambda: stream),
+        ("graph_pool_handle", lambda: "pool"),
         ("current_stream", lambda: stream),
         ("stream", lambda side: contextlib.nullcontext()),
         ("CUDAGraph", lambda: SimpleNamespace(replay=lambda: events.append("replay"))),
@@ -82,12 +100,13 @@ def test_a_shape_is_recorded_once_after_warming_up_and_reads_its_own_inputs(monk
     assert events == [*recording, "replay", "replay", *recording, "replay"]
 
 
-def test_a_recording_that_fails_is_left_out_with_one_warning(monkeypatch, caplog):
+@pytest.mark.parametrize("kind", [RuntimeError, UserError])
+def test_a_recording_that_fails_is_left_out_with_one_warning(monkeypatch, caplog, kind):
     def refuse(self, inputs):
-        raise RuntimeError("driver too old")
+        raise kind("driver too old")
 
     streams = []
-    monkeypatch.setattr(Graphed, "_record", refuse)
+    monkeypatch.setattr(Graphed, "_recorded", refuse)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: "own")
     monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
     double = Graphed(lambda value: 2 * value)
@@ -96,3 +115,23 @@ def test_a_recording_that_fails_is_left_out_with_one_warning(monkeypatch, caplog
     assert len(caplog.records) == 1
     assert "no CUDA graph can be recorded (driver too old)" in caplog.text
     assert streams == ["own"]  # torch leaves the stream of a failed recording current
+    recording = [torch.ones(3)], SimpleNamespace(replay=lambda: None), "recorded"
+    monkeypatch.setattr(Graphed, "_recorded", lambda self, inputs: recording)
+    assert double(value).tolist() == [2, 2]  # a shape that failed is not tried again
+    assert double(torch.ones(3).as_subclass(OnGPU)) == "recorded"
+    assert len(caplog.records) == 1
+
+
+def test_wrong_inputs_are_errors_and_do_not_end_recordings(monkeypatch, caplog):
+    def function(value):
+        if value.isnan().any():
+            raise RuntimeError("no number")
+        return value
+
+    monkeypatch.setattr(Graphed, "_recorded", lambda self, inputs: self.function(*inputs))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "own")
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
+    graphed = Graphed(function)
+    with pytest.raises(RuntimeError, match="no number"):
+        graphed(torch.full((2,), torch.nan).as_subclass(OnGPU))
+    assert not graphed._failed and not caplog.records
