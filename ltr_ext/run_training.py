@@ -27,14 +27,14 @@ from ltr_ext.commands import ACCEPT_CHANGES, add_training_arguments, parse_argum
 from ltr_ext.data.loader import PairLoader, make_loader
 from ltr_ext.data.sampler import PairDataset
 from ltr_ext.dataset.training_sets import open_training_sets
-from ltr_ext.models.checkpoint import load_network
+from ltr_ext.models.checkpoint import BUNDLED, load_network
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import Recipe
 from ltr_ext.trainers.log import FILE
 from ltr_ext.trainers.preparation import prepare
 from ltr_ext.trainers.processes import Processes, join_processes, seed_everything
-from ltr_ext.trainers.trainer import Trainer
+from ltr_ext.trainers.trainer import NETWORK, Trainer
 from srft_plugin.errors import UserError, report_errors
 from srft_plugin.kernels import triton_lacks
 from srft_plugin.prior import Prior, estimate_prior
@@ -45,7 +45,6 @@ from srft_plugin.tuning.trainable import select_trainable, trainable_table
 
 log = logging.getLogger(__name__)
 
-DEFAULT_BASE = Path(__file__).parent / "models" / "weights" / "ostrack_tiny.safetensors"
 PRIORS = {Prior: "prior.safetensors", DiagonalFisher: "fisher_diagonal.safetensors"}
 PRIOR_BATCH = 16  # samples per backward pass of the prior estimate
 
@@ -103,7 +102,7 @@ def train(
         network, model, recipe, regularizer, batches, validation, folder, device, processes
     )
     trainer.train(accept_changes)
-    file = folder / "network.safetensors"
+    file = folder / NETWORK
     trainer.write_network(file)
     if processes.is_first:
         print(f"network: {file}")
@@ -139,7 +138,7 @@ def base_file(base: str) -> Path:
         UserError: there is no such file.
     """
     if base == "default":
-        return DEFAULT_BASE
+        return BUNDLED
     pretrained = environment().pretrained_dir
     for path in (Path(base).expanduser(), pretrained / base):
         if path.is_file():

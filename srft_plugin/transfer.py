@@ -154,8 +154,3 @@ def sparsity(gradient: Tensor) -> Tensor:
     1/sqrt(n) for a single non-zero element, NaN for an all-zero gradient."""
     flat = gradient.flatten().double()
     return flat.abs().sum() / (flat.numel() ** 0.5 * flat.norm())
-
-
-def adaptation_risk(gradient: Tensor, learning_rate: float, sigma: float) -> Tensor:
-    """Adaptation risk as printed in Eq. 12: alpha * sqrt(2 sigma^2) * ||g||_2."""
-    return learning_rate * (2.0 * sigma**2) ** 0.5 * gradient.flatten().double().norm()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,16 @@ class TrackedRun:
     overlaps: np.ndarray
     confidences: np.ndarray
     visible: np.ndarray
+
+    @cached_property
+    def survived(self) -> int:
+        """Frames before the failure; all if there is none."""
+        in_a_row = 0
+        for index, lost in enumerate((self.overlaps <= MINIMUM) & self.visible):
+            in_a_row = in_a_row + 1 if lost else 0
+            if in_a_row == GRACE:
+                return index + 1 - GRACE
+        return len(self.overlaps)
 
 
 def score(workspace: Workspace, tracker: str) -> Score:
@@ -128,10 +139,10 @@ def multistart(
     its own length.
     """
     flat = [run for sequence in runs.values() for run in sequence]
-    kept = {name: sum(map(_survived, sequence)) for name, sequence in runs.items()}
+    kept = {name: sum(run.survived for run in group) for name, group in runs.items()}
     frames = {name: sum(len(run.overlaps) for run in group) for name, group in runs.items()}
     gained = {
-        name: sum(run.overlaps[: _survived(run)].sum() for run in group)
+        name: sum(run.overlaps[: run.survived].sum() for run in group)
         for name, group in runs.items()
     }
     curve = expected_overlaps(flat, high)
@@ -164,10 +175,9 @@ def expected_overlaps(runs: Sequence[TrackedRun], high: int) -> np.ndarray:
     """(high,) mean overlap of runs cut to each length from 0 to ``high`` - 1."""
     total, count = np.zeros(high), np.zeros(high)
     for run in runs:
-        survived = _survived(run)
-        failed = survived < len(run.overlaps)
+        failed = run.survived < len(run.overlaps)
         padded = np.zeros(high)
-        used = min(survived, high)
+        used = min(run.survived, high)
         padded[:used] = run.overlaps[:used]
         padded[0] = 0  # frame 0 initialises
         reach = high if failed else min(len(run.overlaps), high)
@@ -178,16 +188,6 @@ def expected_overlaps(runs: Sequence[TrackedRun], high: int) -> np.ndarray:
         total[1:reach] += means[1:reach]
         count[1:reach] += 1
     return np.divide(total, count, out=np.zeros(high), where=count > 0)
-
-
-def _survived(run: TrackedRun) -> int:
-    """Frames before the failure; all if there is none."""
-    in_a_row = 0
-    for index, lost in enumerate((run.overlaps <= MINIMUM) & run.visible):
-        in_a_row = in_a_row + 1 if lost else 0
-        if in_a_row == GRACE:
-            return index + 1 - GRACE
-    return len(run.overlaps)
 
 
 def _confidence_warnings(runs: Mapping[str, TrackedRun]) -> list[str]:

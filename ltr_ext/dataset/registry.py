@@ -87,7 +87,7 @@ def find_split(name: str, split: str) -> Split:
     """
     splits = find_kind(name).splits
     if split not in splits:
-        raise UserError(f"{name} has no part {split!r}; it has {', '.join(splits)}")
+        raise unknown(f"part of {name}", split, splits)
     return splits[split]
 
 

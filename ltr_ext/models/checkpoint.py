@@ -23,6 +23,7 @@ from srft_plugin.errors import UserError, some
 from .network import TrackingNetwork
 from .registry import build_network, network_names, network_spec
 
+BUNDLED = Path(__file__).parent / "weights" / "ostrack_tiny.safetensors"  # the default tracker
 SMALL = 20_000_000  # numbers in a network that is initialised in a moment
 # Modules whose settings and statistics the official files carry beside the weights. Objects of
 # these come back as empty stand-ins; a file that names anything else is refused.

@@ -110,7 +110,8 @@ class SDSTrackBackbone(OSTrackBackbone):
 
     def fuse(self, rgb: Tensor, aux: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The backbone's output, and the joint tokens after every block across modalities."""
-        rgb, aux = rgb + self.positions(), aux + self.positions()
+        positions = self.positions()
+        rgb, aux = rgb + positions, aux + positions
         left_rgb, left_aux = self.candidates(), self.candidates()
         joint = []
         for index, block in enumerate(self.blocks):

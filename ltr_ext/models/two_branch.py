@@ -71,8 +71,9 @@ class TwoBranchBackbone(Positions):
     def forward(self, template: Tensor, search: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 6, Hz, Wz) and (B, 6, Hs, Ws) to (B, Nz + Nx, dim) of RGB and of the auxiliary."""
         (template_rgb, template_aux), (search_rgb, search_aux) = split_modalities(template, search)
-        rgb = self.patch_embed_rgb.pack(template_rgb, search_rgb) + self.positions()
-        aux = self.patch_embed_aux.pack(template_aux, search_aux) + self.positions()
+        positions = self.positions()
+        rgb = self.patch_embed_rgb.pack(template_rgb, search_rgb) + positions
+        aux = self.patch_embed_aux.pack(template_aux, search_aux) + positions
         blocks = zip(self.blocks_rgb, self.blocks_aux, strict=True)
         rgb, aux = fuse_branches(rgb, aux, blocks, self.fusion, self.fuse_after)
         return self.norm_rgb(rgb), self.norm_aux(aux)

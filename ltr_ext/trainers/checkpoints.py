@@ -74,7 +74,7 @@ class CheckpointFolder:
         recorded = path.with_suffix(".sha256")
         digests = recorded.read_bytes().split()[:1] if recorded.exists() else []
         if digests != [file_sha256(path).encode()]:
-            raise UserError(f"{path} is damaged or incomplete")
+            raise UserError(f"{path} is damaged or incomplete; delete it and {recorded.name}")
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:

@@ -39,7 +39,7 @@ from .weights import RunningAverage, WeightDistance
 
 LOG_EVERY = 20  # steps between reads of what the device has: each read waits for it
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-BEST = "best.safetensors"
+NETWORK, BEST = "network.safetensors", "best.safetensors"  # at the end, and after the best epoch
 
 
 class Trainer:

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+
+from srft_plugin.ranking import local
 
 from .processes import Processes, share_like
 
@@ -58,7 +59,7 @@ class WeightDistance:
 
     def __init__(self, parameters: list[nn.Parameter]):
         self.parameters = parameters
-        self.start = [_local(p).detach().cpu().clone() for p in parameters]
+        self.start = [local(p).detach().cpu().clone() for p in parameters]
 
     @torch.no_grad()
     def relative(self, processes: Processes) -> float:
@@ -67,13 +68,8 @@ class WeightDistance:
         sums = torch.zeros(2, dtype=torch.float64, device=device)
         for parameter, start in zip(self.parameters, self.start, strict=True):
             start = start.to(device, non_blocking=True)
-            for index, value in enumerate((_local(parameter) - start, start)):
+            for index, value in enumerate((local(parameter) - start, start)):
                 sums[index] += value.double().square().sum()
         # Of shared weights every process adds its part; otherwise all of them have the same sums.
         distance, norm = processes.mean(sums).sqrt().tolist()
         return distance / norm if norm else float("nan")
-
-
-def _local(parameter: nn.Parameter) -> Tensor:
-    """The part of a parameter that this process has."""
-    return parameter.to_local() if isinstance(parameter, DTensor) else parameter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 
 LONG_TERM_METRICS = ("Pr", "Re", "F")
 
@@ -151,5 +151,5 @@ def _hint(name: str) -> Any:
     """Type of a choice."""
     hints = get_type_hints(Convention)
     if name not in hints:
-        raise UserError(f"no convention is called {name!r}; known are {', '.join(hints)}")
+        raise unknown("convention", name, hints)
     return hints[name]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ltr_ext.dataset.annotation import read_flags
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 
 _EVENT = (
     "CM", "ROT", "DEF", "FOC", "LI", "OV", "POC", "VC", "SV",
@@ -43,10 +43,7 @@ def read_attributes(
         UserError: a benchmark without such a list, a missing file, or one of another length.
     """
     if benchmark not in ATTRIBUTES:
-        raise UserError(
-            f"the attributes of {benchmark!r} are not known; known are those of "
-            f"{', '.join(ATTRIBUTES)}"
-        )
+        raise unknown("benchmark with attributes", benchmark, ATTRIBUTES)
     columns, found = ATTRIBUTES[benchmark], {}
     for name in names:
         paths = [folder / pattern.format(name=name) for pattern in FILES]

@@ -16,6 +16,7 @@ import numpy as np
 
 from ltr_ext.admin.environment import DATASETS
 from ltr_ext.dataset.sequence import Sequence
+from ltr_ext.recipe import config_names
 from pytracking_ext.evaluation.datasets import open_test_set
 from pytracking_ext.evaluation.running import first_visible
 from pytracking_ext.parameter import srft
@@ -46,7 +47,7 @@ def _register_configs() -> None:
     ``sys.modules``. Data sets are registered first in every process of pytracking, its worker
     processes included.
     """
-    for config in set(srft.trained_names()) - set(srft.module_names()):
+    for config in set(config_names()) - set(srft.module_names()):
         module = ModuleType(f"{HOST_PARAMETERS}.{config}", "The network that this config trained.")
         module.parameters = functools.partial(srft.trained, config)
         sys.modules[module.__name__] = module

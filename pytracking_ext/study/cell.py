@@ -24,6 +24,7 @@ from ltr_ext.recipe import Recipe
 from ltr_ext.run_training import base_file, train, trainable_network
 from ltr_ext.trainers.log import FILE as LOG
 from ltr_ext.trainers.log import read_log
+from ltr_ext.trainers.trainer import NETWORK
 from pytracking_ext.evaluation.running import judged_overlaps, track_many
 from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint
 from srft_plugin.errors import UserError
@@ -118,7 +119,7 @@ def _network_file(cell: Cell, settings: Recipe, home: Path, device: str) -> Path
     base = base_file(settings.base)
     if cell.variant == "rgb":
         return base
-    untuned = home / "network.safetensors"
+    untuned = home / NETWORK
     save_network(trainable_network(settings, load_network(base)), untuned)
     return untuned
 

@@ -14,11 +14,11 @@ from ltr_ext.dataset.registry import open_dataset
 from ltr_ext.dataset.sequence import Sequence
 from ltr_ext.dataset.synthetic import SceneOptions
 from ltr_ext.dataset.training_sets import RGBX_OPTIONS
+from ltr_ext.train_settings.paper import TRAINING_SETS
 from srft_plugin.errors import UserError
 
 from .plan import VIDEOS, Budget
 
-KINDS = {"depth": "depthtrack", "thermal": "lasher", "event": "visevent"}  # modality to layout
 RGB_KIND = "depthtrack"  # of the RGB videos, whose second camera nobody looks at
 
 
@@ -40,7 +40,7 @@ class StudyData:
     """
 
     def __init__(self, folder: Path, modality: str, form: str | None = None) -> None:
-        self.kind, self.form = KINDS[modality], form
+        self.kind, self.form = TRAINING_SETS[modality], form
         self.root = folder / (modality if form is None else f"{modality}_{form}")
         self.rgb_root = folder / "rgb"
 

@@ -168,14 +168,14 @@ class Demo:
     def train(self) -> dict[str, Path]:
         """Network file of each tracker; both fine-tunings have the same seed and budget."""
         from ltr_ext.admin.files import atomic_write
-        from ltr_ext.models.checkpoint import load_network, save_network
+        from ltr_ext.models.checkpoint import BUNDLED, load_network, save_network
         from ltr_ext.models.two_branch import two_branch_from
-        from ltr_ext.run_training import DEFAULT_BASE, train
+        from ltr_ext.run_training import train
 
         untuned = self.folder / "runs/untuned.safetensors"
-        network = two_branch_from(load_network(DEFAULT_BASE))
+        network = two_branch_from(load_network(BUNDLED))
         atomic_write(untuned, lambda file: save_network(network, file))
-        networks = {"rgb": DEFAULT_BASE, "untuned": untuned}
+        networks = {"rgb": BUNDLED, "untuned": untuned}
         for name, regularizer in (("fft", "none"), ("srft", "srft")):
             print(f"fine-tuning: {TRACKERS[name]}")
             networks[name] = train(self.recipe(regularizer), self.run_folder(name), self.device)

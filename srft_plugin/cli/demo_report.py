@@ -121,29 +121,23 @@ def _scores_plot(scores) -> bytes:
 
 
 def _training_plot(demo) -> bytes:
-    from ltr_ext.trainers.log import read_log
+    from ltr_ext.trainers.log import FILE, read_log
+    from srft_plugin.plots import training_curves
 
     from .demo import TRACKERS
 
-    figure, axes = _axes()
-    for name in ("fft", "srft"):
-        records = read_log(demo.run_folder(name) / "log.jsonl")
-        for axis, key in zip(axes, ("loss", "iou"), strict=True):
-            axis.plot(
-                [r["step"] for r in records], [r[key] for r in records], color=_hex(name),
-                label=TRACKERS[name],
-            )  # fmt: skip
-            axis.set(xlabel="step", ylabel=key)
-    axes[0].legend(fontsize=8)
-    return _png(figure)
+    names = ("fft", "srft")
+    runs = {TRACKERS[name]: read_log(demo.run_folder(name) / FILE) for name in names}
+    return _png(training_curves(runs, {TRACKERS[name]: _hex(name) for name in names}))
 
 
 def _sensitivity_plot(demo) -> bytes:
+    from ltr_ext.run_training import PRIORS
     from srft_plugin.plots import sensitivity_map
     from srft_plugin.prior import Prior
 
     file = demo.folder / "sensitivity.png"
-    sensitivity_map(Prior.load(demo.run_folder("srft") / "prior.safetensors"), file)
+    sensitivity_map(Prior.load(demo.run_folder("srft") / PRIORS[Prior]), file)
     return file.read_bytes()
 
 

@@ -72,48 +72,37 @@ def _sensitivity(arguments: argparse.Namespace) -> int:
     import torch
 
     from ltr_ext.admin.files import atomic_write
+    from ltr_ext.models.checkpoint import load_network
     from ltr_ext.recipe import load_recipe
-    from ltr_ext.run_training import base_file, load_network, source_prior
+    from ltr_ext.run_training import PRIORS, base_file, source_prior
     from srft_plugin.plots import sensitivity_map
+    from srft_plugin.prior import Prior
 
     recipe = load_recipe(arguments.config).override(arguments.overrides)
     if recipe.base is None:
         raise UserError(f"{arguments.config} starts from scratch: there is no prior to measure")
     base = load_network(base_file(recipe.base))
     prior = source_prior(recipe, base, torch.device(arguments.device), method=arguments.method)
-    atomic_write(arguments.out / "prior.safetensors", prior.save)
-    atomic_write(arguments.out / "sensitivity.png", lambda file: sensitivity_map(prior, file))
+    prior_file, picture = arguments.out / PRIORS[Prior], arguments.out / "sensitivity.png"
+    atomic_write(prior_file, prior.save)
+    atomic_write(picture, lambda file: sensitivity_map(prior, file))
     ranked = sorted(prior.sensitivity().items(), key=lambda item: -item[1])
     width = max(len(name) for name, _ in ranked)
     for name, value in ranked:
         print(f"{name:<{width}}  {value:.4g}")
-    print(f"written: {arguments.out / 'prior.safetensors'}, {arguments.out / 'sensitivity.png'}")
+    print(f"written: {prior_file}, {picture}")
     return 0
 
 
 def _training(arguments: argparse.Namespace) -> int:
     """Draw loss and IoU of one or more runs over their steps: of the training pairs, and dashed
     those of the validation pairs where a run has some."""
-    from matplotlib.figure import Figure
-
     from ltr_ext.admin.files import atomic_write
-    from ltr_ext.trainers.log import read_log
+    from ltr_ext.trainers.log import FILE, read_log
+    from srft_plugin.plots import training_curves
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for run in arguments.runs:
-        log = _run_file(run, "log.jsonl")
-        folder, records = log.parent, read_log(log)
-        for axis, key in zip(axes, ("loss", "iou"), strict=True):
-            colour = None
-            for name, style in ((key, "-"), (f"validation_{key}", "--")):
-                known = [(r["step"], r[name]) for r in records if r.get(name) is not None]
-                if known:
-                    label = f"{folder.name}, validation" if style == "--" else folder.name
-                    (line,) = axis.plot(*zip(*known, strict=True), style, label=label, color=colour)
-                    colour = line.get_color()
-            axis.set(xlabel="step", ylabel=key)
-    axes[0].legend()
+    logs = [_run_file(run, FILE) for run in arguments.runs]
+    figure = training_curves({log.parent.name: read_log(log) for log in logs})
     atomic_write(arguments.out, lambda file: figure.savefig(file, format="png", dpi=120))
     print(f"written: {arguments.out}")
     return 0
@@ -142,11 +131,13 @@ def _weighted_distance(arguments: argparse.Namespace) -> int:
     """Draw the mean weight distance of the operations, weighted by their prior sensitivity, over
     the checkpoints that runs have kept (keep=100 in a recipe keeps 100)."""
     from ltr_ext.admin.files import atomic_write
+    from ltr_ext.run_training import PRIORS
+    from ltr_ext.trainers.settings import FILE
     from srft_plugin.plots import weighted_distance_curves
     from srft_plugin.prior import Prior
 
-    folders = [_run_file(run, "recipe.json").parent for run in arguments.runs]
-    files = [arguments.prior] if arguments.prior else [f / "prior.safetensors" for f in folders]
+    folders = [_run_file(run, FILE).parent for run in arguments.runs]
+    files = [arguments.prior] if arguments.prior else [f / PRIORS[Prior] for f in folders]
     # One prior for all, also for runs that made none: full fine-tuning.
     prior = Prior.load(next((file for file in files if file.is_file()), files[0]))
     curves = {f.name: _distances_of_run(f, prior) for f in folders}

@@ -74,6 +74,35 @@ def weighted_distance_curves(
     _write(figure, path)
 
 
+def training_curves(
+    runs: Mapping[str, Sequence[Mapping[str, float | None]]],
+    colours: Mapping[str, str] | None = None,
+) -> Figure:
+    """Loss and IoU over the steps, a curve per run; those of the validation pairs are dashed.
+
+    Args:
+        runs: label to records, as ``ltr_ext.trainers.log.read_log`` gives them.
+        colours: of each label; matplotlib's own without.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for label, records in runs.items():
+        for axis, key in zip(axes, ("loss", "iou"), strict=True):
+            colour = (colours or {}).get(label)
+            for name, style, suffix in (
+                (key, "-", ""),
+                (f"validation_{key}", "--", ", validation"),
+            ):
+                known = [(r["step"], r[name]) for r in records if r.get(name) is not None]
+                if known:
+                    steps, values = zip(*known, strict=True)
+                    (line,) = axis.plot(steps, values, style, label=label + suffix, color=colour)
+                    colour = line.get_color()
+            axis.set(xlabel="step", ylabel=key)
+    axes[0].legend(fontsize=8)
+    return figure
+
+
 def layers_by_operation(
     values: Mapping[str, float],
 ) -> tuple[list[str], list[str], np.ndarray, dict[str, float]]:

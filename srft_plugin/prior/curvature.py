@@ -60,7 +60,7 @@ def lanczos_spectra(
         raise UserError(f"{steps} Lanczos steps give {steps} eigenvalues, top_k is {top_k}")
     generator = torch.Generator().manual_seed(seed)
     named = dict(network.named_parameters())
-    samples = _count(network, loss_fn, batches)
+    samples = len(_losses(network, loss_fn, batches))
     spectra = {}
     for group, members in groups.items():
         block = [named[name] for name in members]
@@ -241,8 +241,8 @@ def finite_difference_spectra(
         network, batches = network.to(dtype), tree_map(partial(_cast, dtype=dtype), batches)
     generator = torch.Generator().manual_seed(seed)
     named = dict(network.named_parameters())
-    samples = _count(network, loss_fn, batches)
-    centre = _mean_loss(network, loss_fn, batches)
+    losses = _losses(network, loss_fn, batches)
+    samples, centre = len(losses), losses.mean()
     spectra = {}
     for group, members in groups.items():
         block = [named[name] for name in members]
@@ -273,7 +273,7 @@ def _curvature(
     for sign in (1, -1):
         for p, start, e in zip(block, before, directions, strict=True):
             p.copy_(start + sign * scale * e)
-        sides.append(_mean_loss(network, loss_fn, batches))
+        sides.append(_losses(network, loss_fn, batches).mean())
     for p, start in zip(block, before, strict=True):
         p.copy_(start)
     # All-zero parameters leave no radius to probe: their curvature is not measured.
@@ -281,13 +281,9 @@ def _curvature(
 
 
 @torch.no_grad()
-def _mean_loss(network: nn.Module, loss_fn: LossFn, batches: list[Any]) -> Tensor:
-    return torch.cat([checked_losses(network, loss_fn, batch) for batch in batches]).mean()
-
-
-@torch.no_grad()
-def _count(network: nn.Module, loss_fn: LossFn, batches: list[Any]) -> int:
-    return sum(len(checked_losses(network, loss_fn, batch)) for batch in batches)
+def _losses(network: nn.Module, loss_fn: LossFn, batches: list[Any]) -> Tensor:
+    """(n,) of all samples."""
+    return torch.cat([checked_losses(network, loss_fn, batch) for batch in batches])
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

@@ -106,7 +106,7 @@ def test_scores_by_attribute(depthtrack, results, tmp_path, capsys, monkeypatch)
     assert "3 values for the 2 attributes of depthtrack" in capsys.readouterr().err
     monkeypatch.delitem(ATTRIBUTES, "depthtrack")
     assert srft(*words, "--attribute-files", labels) == 2
-    assert "attributes of 'depthtrack' are not known" in capsys.readouterr().err
+    assert "unknown benchmark with attributes 'depthtrack'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_scores_by_attribute(depthtrack, results, tmp_path, capsys, monkeypatch)
     [
         (["--set", "absent=no"], "expected one of skip, miss, hit"),
         (["--set", "absent"], "expected choice=value"),
-        (["--set", "colour=red"], "no convention is called 'colour'"),
+        (["--set", "colour=red"], "unknown convention 'colour'"),
         (["{results}"], "two results are called 'mine'"),
         (["gone"], "gone is not a folder of results"),
     ],

@@ -28,14 +28,14 @@ def test_a_real_network_tracks(base, white_square):
 
 
 def test_the_bundled_tracker_is_a_parameter_set(base, monkeypatch):
-    monkeypatch.setattr(default_rgb, "WEIGHTS", base)
+    monkeypatch.setattr(default_rgb, "BUNDLED", base)
     assert load("default_rgb").network.spec.name == "ostrack_tiny"
     assert default_rgb.parameters("cpu").checkpoint == base
 
 
 def test_settings_of_a_parameter_set_stay_with_other_weights(base, monkeypatch):
     def parameters(device=None, checkpoint=None):
-        return from_checkpoint(checkpoint or default_rgb.WEIGHTS, device, margin=3)
+        return from_checkpoint(checkpoint or default_rgb.BUNDLED, device, margin=3)
 
     monkeypatch.setattr(default_rgb, "parameters", parameters)
     loaded = load("default_rgb", base)

@@ -243,7 +243,7 @@ def test_conventions_are_checked():
     assert convention("lasher").absent == "hit"
     assert convention("my own set") == Convention()
     assert convention("lasher", absent="skip").absent == "skip"
-    with pytest.raises(UserError, match="no convention is called 'abscent'"):
+    with pytest.raises(UserError, match="unknown convention 'abscent'; did you mean 'absent'"):
         convention("lasher", abscent="skip")
     assert parse_choice("absent", "skip") == "skip" and parse_choice("in_image", "true") is True
     assert parse_choice("pixels", "5") == 5 and parse_choice("normalised", "none") is None

@@ -14,6 +14,7 @@ import pytest
 
 from ltr_ext.dataset.files import FileFrames
 from ltr_ext.dataset.sequence import Sequence
+from ltr_ext.recipe import config_names
 from pytracking_ext.evaluation import upstream
 from srft_plugin.errors import UserError
 
@@ -113,7 +114,7 @@ def test_experiments_by_name(host):
 
 
 def test_every_training_config_is_a_parameter_name(registered):
-    for config in upstream.srft.trained_names():
+    for config in config_names():
         found = importlib.import_module(f"pytracking.parameter.srft.{config}")
         assert found.parameters.args == (config,)
     assert "pytracking.parameter.srft.default_rgb" not in sys.modules  # has a file of its own

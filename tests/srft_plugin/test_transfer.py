@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from srft_plugin.transfer import (
     BINS,
-    adaptation_risk,
     histogram,
     histogram_rank,
     histograms,
@@ -111,9 +110,3 @@ def test_sample_visits_all_columns():
 def test_sparsity_by_hand():
     assert sparsity(torch.full((9,), -2.0)).item() == pytest.approx(1)
     assert sparsity(torch.tensor([0.0, 5.0, 0.0, 0.0])).item() == pytest.approx(0.5)
-
-
-@given(st.floats(0.01, 1), st.floats(0.01, 1))
-def test_risk_is_proportional_to_the_gradient_norm(rate, sigma):
-    g = torch.tensor([3.0, 4.0])
-    assert adaptation_risk(g, rate, sigma).item() == pytest.approx(rate * sigma * 2**0.5 * 5)

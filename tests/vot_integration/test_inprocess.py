@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ltr_ext.models.checkpoint import load_network, save_network
+from ltr_ext.models.checkpoint import BUNDLED, load_network, save_network
 from ltr_ext.models.two_branch import two_branch_from
-from ltr_ext.run_training import DEFAULT_BASE
 from srft_plugin.errors import UserError
 from vot_integration.results import read_run
 from vot_integration.runner import all_runs, evaluate
@@ -27,7 +26,7 @@ def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inprocess")
     data = write_data_set(folder / "data", {"a": 8, "b": 10})
     os.remove(data / "b" / "depth" / "00000010.png")
-    save_network(two_branch_from(load_network(DEFAULT_BASE)), folder / "network.safetensors")
+    save_network(two_branch_from(load_network(BUNDLED)), folder / "network.safetensors")
     return create_workspace(
         folder / "workspace",
         data,

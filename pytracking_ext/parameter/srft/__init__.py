@@ -133,29 +133,24 @@ def module_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def trained_names() -> list[str]:
-    """Names of the training configs."""
-    package = importlib.import_module("ltr_ext.train_settings.srft")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
-
-
 def trained_network(config: str) -> Path:
     """The network that the last training of ``config`` left in the workspace.
 
     Raises:
         UserError: there is none; says whether the name is wrong or the training is missing.
     """
-    from ltr_ext.run_training import run_dir  # the whole trainer: only where it is needed
+    from ltr_ext.recipe import config_names  # the whole trainer: only where it is needed
+    from ltr_ext.run_training import NETWORK, run_dir
 
-    network = run_dir(config) / "network.safetensors"
+    network = run_dir(config) / NETWORK
     if network.is_file():
         return network
-    if config in trained_names():
+    if config in config_names():
         raise UserError(
             f"config {config!r} has not left {network} yet; run `srft train {config}`, or give "
             f"--checkpoint. If it was trained in another folder, {remedy('workspace_dir')}"
         )
-    raise unknown("tracker parameters", config, sorted({*module_names(), *trained_names()}))
+    raise unknown("tracker parameters", config, sorted({*module_names(), *config_names()}))
 
 
 @functools.lru_cache(maxsize=4)

@@ -18,6 +18,7 @@ from ltr_ext.data.representation import MODALITIES, MODALITY_INDEX, represent
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.tracker.srft.localise import hann_window, localise
 from srft_plugin.errors import UserError, unknown
+from srft_plugin.ranking import on_device
 
 log = logging.getLogger(__name__)
 
@@ -150,15 +151,12 @@ class SRFTTracker:
         images = [self._as_rgb(image)]
         if self.spec.reads_aux:
             images = [*images, images[0] if aux is None else aux][-(self.spec.in_channels // 3) :]
-        place = self._sent(torch.tensor((*self.box, factor), dtype=torch.float64))
-        frames = (self._sent(torch.from_numpy(np.ascontiguousarray(each))) for each in images)
+        device = torch.device(self.params.device)
+        place = on_device(torch.tensor((*self.box, factor), dtype=torch.float64), device)
+        frames = [
+            on_device(torch.from_numpy(np.ascontiguousarray(image)), device) for image in images
+        ]
         return torch.cat([cut(frame, place[:4], place[4], size)[0] for frame in frames], 1)
-
-    def _sent(self, values: Tensor) -> Tensor:
-        """On the device; the host does not wait for it."""
-        if torch.device(self.params.device).type == "cuda":
-            values = values.pin_memory()
-        return values.to(self.params.device, non_blocking=True)
 
     def _as_rgb(self, image: np.ndarray) -> np.ndarray:
         """Only pytracking's run_video and run_webcam set ``param_name``, and hand over BGR."""

@@ -285,7 +285,7 @@ def test_a_part_that_is_not_there_is_an_error_only_when_asked_for(write_copy):
     assert [report.split for report in check_dataset("lasher", root)] == ["test"]
     with pytest.raises(UserError, match="trainingset"):
         check_dataset("lasher", root, ["train"])
-    with pytest.raises(UserError, match="lasher has no part 'val_part'"):
+    with pytest.raises(UserError, match="unknown part of lasher 'val_part'"):
         check_dataset("lasher", root, ["val_part"])
 
 

@@ -12,12 +12,11 @@ from ltr_ext.data.crop import box_to_frame
 from ltr_ext.data.normalise import normalise
 from ltr_ext.dataset.registry import open_dataset
 from ltr_ext.dataset.synthetic import Synthetic
-from ltr_ext.models.checkpoint import load_network
+from ltr_ext.models.checkpoint import BUNDLED, load_network
 from ltr_ext.models.two_branch import two_branch_from
 from pytracking_ext.analysis.metrics import overlap
 from pytracking_ext.engine import Engine, packed, quantised
 from pytracking_ext.parameter.srft import TrackerParameters, in_engine, load
-from pytracking_ext.parameter.srft.default_rgb import WEIGHTS
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import UserError
 
@@ -154,7 +153,7 @@ def test_frames_after_the_first_are_compiled_where_asked_for(small, images, monk
 @pytest.fixture(scope="module")
 def trained():
     """The bundled tracker, and the two-branch network that starts from it."""
-    base = load_network(WEIGHTS)
+    base = load_network(BUNDLED)
     return {"tiny": base, "two_branch": two_branch_from(base).eval()}
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from ltr_ext.models.checkpoint import BUNDLED
 from pytracking_ext.export import ExportedTracker, export
 from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint
-from pytracking_ext.parameter.srft.default_rgb import WEIGHTS
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.cli import main
 from srft_plugin.errors import UserError
@@ -144,7 +144,7 @@ def test_the_example_tracks_as_we_do_without_torch(default_file, tmp_path, monke
     found = [
         [float(word) for word in line.split()] for line in capsys.readouterr().out.splitlines()
     ]
-    tracker = SRFTTracker(from_checkpoint(WEIGHTS))
+    tracker = SRFTTracker(from_checkpoint(BUNDLED))
     tracker.initialize(images[0], {"init_bbox": (10, 40, 24, 20)})
     assert len(found) == 7
     for (*box, confidence), image in zip(found, images[1:], strict=True):

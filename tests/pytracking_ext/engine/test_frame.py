@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 
 from ltr_ext.data import crop
 from ltr_ext.dataset.synthetic import Synthetic
-from ltr_ext.models.checkpoint import load_network
+from ltr_ext.models.checkpoint import BUNDLED, load_network
 from ltr_ext.models.two_branch import two_branch_from
 from pytracking_ext.engine import Engine, frame
 from pytracking_ext.engine.crop import crop_window, sample_target
 from pytracking_ext.engine.frame import FramePath, clip_box
 from pytracking_ext.engine.graph import Graphed
 from pytracking_ext.parameter.srft import TrackerParameters
-from pytracking_ext.parameter.srft.default_rgb import WEIGHTS
 from pytracking_ext.tracker.srft import SRFTTracker
 from pytracking_ext.tracker.srft import tracker as host
 from srft_plugin.errors import UserError
@@ -55,7 +54,7 @@ def test_windows_round_half_to_even():
 
 @pytest.fixture(scope="module")
 def network():
-    return two_branch_from(load_network(WEIGHTS)).eval()
+    return two_branch_from(load_network(BUNDLED)).eval()
 
 
 def frame_of(sequence, index):

@@ -147,10 +147,10 @@ def test_table_shows_forgetting_against_the_rgb_tracker():
 
 
 def test_convert_and_inspect(tmp_path, capsys):
-    from ltr_ext.run_training import DEFAULT_BASE
+    from ltr_ext.models.checkpoint import BUNDLED
 
     target = str(tmp_path / "two.safetensors")
-    assert main(["convert", str(DEFAULT_BASE), target, "--to", "two_branch"]) == 0
+    assert main(["convert", str(BUNDLED), target, "--to", "two_branch"]) == 0
     assert main(["inspect", target]) == 0
     assert "two_branch_tiny" in capsys.readouterr().out
     assert main(["inspect", target, "--json"]) == 0
