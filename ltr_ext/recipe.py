@@ -8,13 +8,13 @@ import math
 import pkgutil
 import re
 from dataclasses import dataclass
-from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from srft_plugin.errors import UserError, unknown
 from srft_plugin.schedule import sensitivity_weights
 from srft_plugin.tuning.regularizer import read_options
 from srft_plugin.tuning.trainable import TRAINABLE_SETS
+from srft_plugin.values import read_value
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class Recipe:
                 raise UserError(f"override {assignment!r}: expected key=value")
             if key not in hints:
                 raise unknown("setting", key, hints)
-            changes[key] = _parse(key, text, hints[key])
+            changes[key] = read_value(key, text, hints[key])
         return dataclasses.replace(self, **changes)
 
     def run(self, settings: Any) -> None:
@@ -199,7 +199,6 @@ class Recipe:
         run_in_host(self, settings)
 
 
-BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 LIMITS = {  # from the first number on, and below the second
     **dict.fromkeys(("epochs", "samples_per_epoch", "batch_size", "accumulate"), (1, math.inf)),
     **dict.fromkeys(("keep", "max_skipped", "validation_samples", "max_gap"), (1, math.inf)),
@@ -214,23 +213,6 @@ CHOICES = {
     "precision": ("fp32", "bf16", "fp16"),
     "trainable": tuple(TRAINABLE_SETS),
 }
-
-
-def _parse(key: str, text: str, hint: Any) -> Any:
-    options = get_args(hint) or (hint,)
-    if NoneType in options and text.lower() == "none":
-        return None
-    kind = options[0]
-    if kind is bool:
-        if text.lower() not in BOOLEANS:
-            raise UserError(f"{key}={text}: expected true or false")
-        return BOOLEANS[text.lower()]
-    try:
-        if get_origin(hint) is tuple:
-            return tuple(kind(part) for part in text.split(",") if part)
-        return kind(text)
-    except ValueError as error:
-        raise UserError(f"{key}={text}: expected {kind.__name__}") from error
 
 
 def config_names() -> list[str]:

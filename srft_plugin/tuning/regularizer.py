@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from torch import nn
 
@@ -25,6 +25,7 @@ from srft_plugin.tuning.sensitivity import (
     srft_transfer,
 )
 from srft_plugin.tuning.tracer import tracer
+from srft_plugin.values import read_value
 
 __all__ = ["REGULARIZERS", "Regularizer", "make_regularizer", "regularizer_names"]
 
@@ -54,7 +55,6 @@ REGULARIZERS: dict[str, Callable[..., Regularizer]] = {
 }
 ENTRY_POINTS = "srft.regularizers"
 COMMON = ("network", "prior", "total_steps")  # what every regularizer is made from
-FLAGS = {"true": True, "false": False}
 
 
 def regularizer_names() -> list[str]:
@@ -119,16 +119,11 @@ def read_options(name: str, assignments: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"option {assignment!r} of {name}: expected option=value")
         options[option] = text
     _check_options(name, options)
-    kinds = _hints(_find(name))
-    for option, text in options.items():
-        hint = kinds.get(option, str)
-        kind = next(iter(get_args(hint)), hint)  # the first of a union
-        try:
-            options[option] = FLAGS[text.lower()] if kind is bool else kind(text)
-        except (KeyError, TypeError, ValueError) as error:
-            expected = getattr(kind, "__name__", kind)
-            raise UserError(f"{option}={text} of {name}: expected {expected}") from error
-    return options
+    hints = _hints(_find(name))
+    try:
+        return {key: read_value(key, text, hints.get(key, str)) for key, text in options.items()}
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
 
 
 def _find(name: str) -> Callable[..., Regularizer]:

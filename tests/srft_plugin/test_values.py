@@ -1,0 +1,53 @@
+"""Values as users type them."""
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srft_plugin.errors import UserError
+from srft_plugin.values import read_value
+
+KINDS = [
+    (int, "7", 7),
+    (float, "1e-4", 1e-4),
+    (str, "none", "none"),
+    (Path, "a/b", Path("a/b")),
+    (bool, "True", True),
+    (bool, "0", False),
+    (Literal["skip", 3], "3", 3),
+    (float | None, "none", None),
+    (float | None, "2", 2.0),
+    (str | None, "None", None),
+    (tuple[str, ...], "a,b", ("a", "b")),
+    (tuple[float, ...], "1,2", (1.0, 2.0)),
+    (tuple[str, ...], "", ()),
+]
+
+
+@pytest.mark.parametrize(("hint", "text", "value"), KINDS, ids=lambda value: str(value))
+def test_a_text_becomes_the_settings_type(hint, text, value):
+    found = read_value("x", text, hint)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("hint", "text", "message"),
+    [
+        (int, "7.5", "x=7.5: expected int"),
+        (float | None, "half", "x=half: expected float"),
+        (bool, "perhaps", "x=perhaps: expected true or false"),
+        (Literal["a", "b"], "c", "x=c: expected one of a, b"),
+        (tuple[int, ...], "1,b", "x=1,b: expected int"),
+    ],
+)
+def test_another_text_is_an_error(hint, text, message):
+    with pytest.raises(UserError, match=message):
+        read_value("x", text, hint)
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=1))
+def test_numbers_come_back(numbers):
+    assert read_value("x", ",".join(map(repr, numbers)), tuple[float, ...]) == tuple(numbers)
