@@ -21,9 +21,9 @@ from srft_plugin.errors import UserError
 
 from .answers import reportable
 from .parameters import is_ours, load_parameters
-from .results import Run, ground_truth, is_done, run_files, runs_of, write_run
+from .results import Run, ground_truth, run_files, write_run
 from .tasks import Outcome, Task
-from .workspace import Workspace, results_folder, tracker_environment
+from .workspace import Workspace, tracker_environment
 
 DECIMALS = 4  # of a box in the TraX protocol
 MODALITY = {"depth": "depth", "ir": "thermal"}  # of the toolkit's channels
@@ -99,12 +99,11 @@ def run_in_process(
             raise UserError(f"{tracker} is no SRFT tracker; evaluate it without --in-process")
         parameters = load_parameters(environment)
         channel = environment["SRFT_CHANNEL"]
-        folder = results_folder(workspace, tracker) / workspace.benchmark.experiment
-        opened = {
-            task.sequence: _open(workspace, folder / task.sequence, task)
-            for task in tasks
-            if task.tracker == tracker
-        }
+        opened = {}
+        for task in tasks:
+            if task.tracker == tracker:
+                runs = workspace.runs_to_make(tracker, task.sequence, task.force)
+                opened[task.sequence] = _Open(task, {run.name: run for run in runs})
         yield from (state.outcome() for state in opened.values() if not state.runs)
         waiting = {name: set(state.runs) for name, state in opened.items()}
         videos = [
@@ -118,7 +117,7 @@ def run_in_process(
             if isinstance(result, TrackResult):
                 state.seconds += float(result.times.sum())
                 state.rgb_only += result.aux_missing
-                _store(folder / sequence, state.runs[video.name], result)
+                _store(workspace.results(tracker, sequence), state.runs[video.name], result)
             else:
                 state.error = result
             waiting[sequence].discard(video.name)
@@ -126,15 +125,8 @@ def run_in_process(
                 yield state.outcome()
 
 
-def _open(workspace: Workspace, folder: Path, task: Task) -> _Open:
-    """The runs to make for a task."""
-    source = workspace.directory / "sequences" / task.sequence
-    runs = runs_of(source, workspace.benchmark.multistart)
-    return _Open(task, {run.name: run for run in runs if task.force or not is_done(folder, run)})
-
-
 def _videos(workspace: Workspace, state: _Open, channel: str, reads_aux: bool) -> Iterator[Video]:
-    source = workspace.directory / "sequences" / state.task.sequence
+    source = workspace.source(state.task.sequence)
     truth = ground_truth(source).astype(float).round(DECIMALS)
     for run in state.runs.values():
         images = RunFrames(source, run.frames, channel)

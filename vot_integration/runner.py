@@ -17,7 +17,7 @@ from srft_plugin.errors import UserError
 from .guard import WHOLE, claim_results, evaluation_lock
 from .jobs import run_tasks
 from .parameters import is_ours
-from .results import Run, runs_of, sequence_length
+from .results import Run, sequence_length
 from .tasks import STAGING, Outcome, Task
 from .workspace import (
     Workspace,
@@ -110,17 +110,14 @@ def _check_devices(workspace: Workspace, names: Sequence[str]) -> None:
 
 def part_of(workspace: Workspace, shard: Shard) -> list[str]:
     """The sequences of a shard, longest first, of about the same length in each."""
-    folder = workspace.directory / "sequences"
-    return part(workspace.sequences, shard, lambda name: sequence_length(folder / name))
+    return part(workspace.sequences, shard, lambda name: sequence_length(workspace.source(name)))
 
 
 def all_runs(workspace: Workspace, tracker: str) -> Iterator[tuple[Path, Run]]:
     """Result folder and run, for every run of the protocol."""
     for sequence in workspace.sequences:
-        folder = results_folder(workspace, tracker) / workspace.benchmark.experiment / sequence
-        for run in runs_of(
-            workspace.directory / "sequences" / sequence, workspace.benchmark.multistart
-        ):
+        folder = workspace.results(tracker, sequence)
+        for run in workspace.runs(sequence):
             yield folder, run
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from ltr_ext.data.io import read_rgb
 from pytracking_ext.analysis import metrics
 
-from .results import ground_truth, read_run, runs_of, sequence_length
-from .workspace import Workspace, eao_range, results_folder
+from .results import ground_truth, read_run, sequence_length
+from .workspace import Workspace, eao_range
 
 MINIMUM, GRACE = 0.1, 10  # a failure: GRACE frames in a row with at most MINIMUM overlap
 FEW_FRAMES = 1000  # below, the 100 thresholds of the long-term protocol are coarse
@@ -76,8 +76,7 @@ def score(workspace: Workspace, tracker: str) -> Score:
     """
     runs = {name: tracked_runs(workspace, tracker, name) for name in workspace.sequences}
     if workspace.benchmark.multistart:
-        folder = workspace.directory / "sequences"
-        lengths = {name: sequence_length(folder / name) for name in runs}
+        lengths = {name: sequence_length(workspace.source(name)) for name in runs}
         return multistart(runs, lengths, *eao_range(workspace))
     return long_term({name: run for name, (run,) in runs.items()})
 
@@ -88,11 +87,10 @@ def tracked_runs(workspace: Workspace, tracker: str, sequence: str) -> list[Trac
     Raises:
         UserError: as for `score`.
     """
-    folder = results_folder(workspace, tracker) / workspace.benchmark.experiment / sequence
-    source = workspace.directory / "sequences" / sequence
+    folder, source = workspace.results(tracker, sequence), workspace.source(sequence)
     truth, size = ground_truth(source), _image_size(source)
     tracked = []
-    for run in runs_of(source, workspace.benchmark.multistart):
+    for run in workspace.runs(sequence):
         boxes, confidences = read_run(folder, run)
         expected = truth[list(run.frames)]
         tracked.append(

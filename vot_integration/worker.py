@@ -16,7 +16,7 @@ from vot.tracker import TrackerException
 
 from ltr_ext.admin.files import write_text
 
-from .results import is_done, run_files, runs_of
+from .results import run_files
 from .tasks import STAGING, Outcome, Task
 from .toolkit import KeptRuntime, ResultsStorage, StagedResults, toolkit_workspace
 from .workspace import Workspace, results_folder
@@ -43,12 +43,9 @@ class Worker:
 
     def run(self, task: Task) -> Outcome:
         """Makes the runs of a sequence that are missing or damaged, all of them with ``force``."""
-        folder = results_folder(self.workspace, task.tracker)
-        staging = folder / f"{STAGING}{os.getpid()}"
-        folder = folder / self.workspace.benchmark.experiment / task.sequence
-        source = self.workspace.directory / "sequences" / task.sequence
-        runs = runs_of(source, self.workspace.benchmark.multistart)
-        todo = [run for run in runs if task.force or not is_done(folder, run)]
+        staging = results_folder(self.workspace, task.tracker) / f"{STAGING}{os.getpid()}"
+        folder = self.workspace.results(task.tracker, task.sequence)
+        todo = self.workspace.runs_to_make(task.tracker, task.sequence, task.force)
         for run in todo:
             for path in run_files(folder, run):
                 path.unlink()

@@ -26,6 +26,7 @@ from ltr_ext.dataset.base import read_properties
 from srft_plugin.errors import UserError, unknown
 
 from .parameters import checked_weights
+from .results import Run, is_done, runs_of
 from .sequences import find_sequences, link_sequence
 
 PACKAGES = Path(__file__).resolve().parent.parent  # the folder that holds vot_integration
@@ -68,6 +69,23 @@ class Workspace:
     sequences: tuple[str, ...]
     trackers: tuple[str, ...]
     warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    def source(self, sequence: str) -> Path:
+        """Folder of a sequence's images and annotation."""
+        return self.directory / "sequences" / sequence
+
+    def results(self, tracker: str, sequence: str) -> Path:
+        """Folder of a tracker's runs of a sequence."""
+        return results_folder(self, tracker) / self.benchmark.experiment / sequence
+
+    def runs(self, sequence: str) -> list[Run]:
+        """The protocol's runs of a sequence."""
+        return runs_of(self.source(sequence), self.benchmark.multistart)
+
+    def runs_to_make(self, tracker: str, sequence: str, force: bool) -> list[Run]:
+        """Those that are missing or damaged, or all of them."""
+        folder = self.results(tracker, sequence)
+        return [run for run in self.runs(sequence) if force or not is_done(folder, run)]
 
 
 def create_workspace(
