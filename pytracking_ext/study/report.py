@@ -14,7 +14,7 @@ from ltr_ext.admin.files import atomic_write, write_text
 from pytracking_ext.analysis.tables import Table, render
 
 from .plan import QUESTIONS, VARIANTS, Cell, Question
-from .statistics import Estimate, estimate, paired
+from .statistics import Estimate, discoveries, estimate, paired
 
 Results = dict[Cell, dict]
 
@@ -71,7 +71,7 @@ target pairs. *moved*: mean relative distance of the operations from the start (
 *unevenness*: its standard deviation over its mean. Means over seeds, ± half the 95 % interval
 (Student's t). In brackets: the difference to the variant with the asterisk, seed by seed, with its
 own interval; **bold** where that leaves 0 out. Intervals are over seeds, that is over what was
-trained on: the test videos are the same. Of twenty differences that are none, one is bold."""
+trained on: the test videos are the same."""
 FEWEST = 3  # videos with an attribute, for a column of its own
 
 
@@ -128,18 +128,45 @@ def _cell(
     if not values:
         return "-"
     text = _text(estimate(list(values.values())))
-    if reference is None or variant == reference:
+    difference = reference and _difference(results, modality, variant, reference, measure)
+    if not difference:
         return text
-    others = values_by_seed(results, modality, reference, measure)
-    if VARIANTS[variant] is None:  # it is the same whatever the seed
-        values = dict.fromkeys(others, *values.values())
-    if values.keys().isdisjoint(others):
-        return text
-    difference = paired(values, others)
     number = f"{difference.mean:+.1f}"
     if not math.isnan(difference.half):
         number += f" ± {difference.half:.1f}"
     return f"{text} ({f'**{number}**' if difference.is_real else number})"
+
+
+def _difference(
+    results: Results, modality: str, variant: str, reference: str, measure: Measure
+) -> Estimate | None:
+    """How far a variant is from ``reference``; None where they share no seed, or are the same."""
+    values = values_by_seed(results, modality, variant, measure)
+    others = values_by_seed(results, modality, reference, measure)
+    if values and VARIANTS[variant] is None:  # it is the same whatever the seed
+        values = dict.fromkeys(others, *values.values())
+    if variant == reference or values.keys().isdisjoint(others):
+        return None
+    return paired(values, others)
+
+
+def multiplicity(results: Results, questions: Iterable[str]) -> str:
+    """What so many comparisons at once leave of those that are bold, in a sentence."""
+    compared = {
+        (cell.modality, variant, question.reference, measure)
+        for question in map(QUESTIONS.__getitem__, questions)
+        for cell in results
+        for variant in question.variants
+        for measure in MEASURES
+        if measure.compared and question.concerns(cell.modality)
+    }
+    found = [_difference(results, *each) for each in compared]
+    several = [each for each in found if each is not None and not math.isnan(each.p)]
+    return (
+        f"The tables of questions compare {len(several)} pairs of numbers, of which "
+        f"{sum(each.is_real for each in several)} are bold. At a false discovery rate of 5 % "
+        f"(Benjamini and Hochberg, over all of them) {discoveries(several)} remain."
+    )
 
 
 def _text(value: Estimate) -> str:
@@ -152,7 +179,7 @@ def _text(value: Estimate) -> str:
 def write_report(results: Results, questions: Iterable[str], out: Path) -> Path:
     """Writes ``study.md`` and a figure per modality and question to ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    sections = ["# Tables of the study", LEGEND]
+    sections = ["# Tables of the study", LEGEND, multiplicity(results, questions)]
     for modality in dict.fromkeys(cell.modality for cell in results):
         for name in questions:
             question = QUESTIONS[name]

@@ -13,10 +13,16 @@ from srft_plugin.errors import UserError
 
 
 class Estimate(NamedTuple):
-    """A mean over seeds; ``half`` is half the width of its 95 % interval, NaN with one seed."""
+    """A mean over seeds.
+
+    Attributes:
+        half: half the width of its 95 % interval, NaN with one seed.
+        p: two-sided, of a mean of 0; NaN with one seed.
+    """
 
     mean: float
     half: float
+    p: float
 
     @property
     def is_real(self) -> bool:
@@ -27,10 +33,12 @@ class Estimate(NamedTuple):
 def estimate(values: Sequence[float]) -> Estimate:
     """Mean of independent repetitions and Student's t interval: t * s / sqrt(n)."""
     data = np.asarray(values, np.float64)
+    mean = float(data.mean())
     if len(data) < 2:
-        return Estimate(float(data.mean()), math.nan)
-    quantile = _student().ppf((1 + LEVEL) / 2, len(data) - 1)
-    return Estimate(float(data.mean()), float(quantile * data.std(ddof=1) / math.sqrt(len(data))))
+        return Estimate(mean, math.nan, math.nan)
+    student, error = _scipy().t(len(data) - 1), float(data.std(ddof=1)) / math.sqrt(len(data))
+    p = 2 * student.sf(abs(mean) / error) if error else float(mean == 0)
+    return Estimate(mean, float(student.ppf((1 + LEVEL) / 2)) * error, float(p))
 
 
 def paired(values: dict[int, float], reference: dict[int, float]) -> Estimate:
@@ -43,9 +51,21 @@ def paired(values: dict[int, float], reference: dict[int, float]) -> Estimate:
     return estimate([values[seed] - reference[seed] for seed in seeds])
 
 
-def _student():
+def discoveries(estimates: Sequence[Estimate]) -> int:
+    """How many means differ from 0 if one in twenty of these may be wrong (Benjamini, Hochberg).
+
+    Args:
+        estimates: all that were looked at, each of several seeds.
+    """
+    if not estimates:
+        return 0
+    adjusted = _scipy().false_discovery_control([estimate.p for estimate in estimates])
+    return int((adjusted <= 1 - LEVEL).sum())
+
+
+def _scipy():
     try:
-        from scipy.stats import t
+        from scipy import stats
     except ImportError as error:
         raise UserError('the study needs scipy: pip install -e ".[study]"') from error
-    return t
+    return stats

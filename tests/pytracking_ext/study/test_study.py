@@ -14,7 +14,7 @@ from pytracking_ext.study.plan import BUDGETS, QUESTIONS, VARIANTS, Cell, cells,
 from pytracking_ext.study.priors import prior_file, write_priors
 from pytracking_ext.study.report import attribute_table, question_table, write_report
 from pytracking_ext.study.runner import run_study
-from pytracking_ext.study.statistics import estimate, paired
+from pytracking_ext.study.statistics import Estimate, discoveries, estimate, paired
 from srft_plugin import Prior, UserError
 from srft_plugin.cli import main
 
@@ -31,6 +31,15 @@ def test_an_interval_is_students():
         4.302653 / math.sqrt(3), abs=1e-6
     )  # t(0.975, 2) * s / sqrt(n)
     assert math.isnan(estimate([1.0]).half)
+
+
+def test_p_values_and_what_many_of_them_leave():
+    found = estimate([1.0, 2.0, 3.0])
+    assert found.p == pytest.approx(0.074180, abs=1e-6)  # t = 2 / (1 / sqrt(3)), 2 degrees
+    assert estimate([2.0, 2.0]).p == 0 and estimate([0.0, 0.0]).p == 1
+    by_hand = [Estimate(1.0, 0.5, p) for p in (0.01, 0.03, 0.04, 0.9)]
+    # The k-th smallest of 4 must be at most 0.05 k / 4: 0.0125, 0.025, 0.0375.
+    assert discoveries(by_hand) == 1 and discoveries(by_hand[:3]) == 3 and discoveries([]) == 0
 
 
 def test_pairing_removes_what_the_seeds_share():
@@ -171,6 +180,8 @@ def test_a_table_marks_the_differences_that_are_real(tmp_path):
     assert rows["srft:prior"][:2] == ["1", "90.0 (+40.0)"]
     text = write_report(results, ["sensitivities"], tmp_path).read_text("utf-8")
     assert attribute_table(results, "depth").columns == ["variant", "occlusion (3 videos)"]
+    # Against fft: five measures of srft, four of rgb; one seed of srft:prior says nothing.
+    assert "compare 9 pairs of numbers, of which 1 are bold" in text and "1 remain." in text
     assert "**+10.0 ± 0.0**" in text and (tmp_path / "depth_sensitivities.png").stat().st_size
 
 
