@@ -29,10 +29,9 @@ from ltr_ext.run_training import regularizer_options, training_pairs, updates_by
 from ltr_ext.trainers.preparation import prepare
 from ltr_ext.trainers.processes import Processes
 from ltr_ext.trainers.trainer import Trainer
+from srft_plugin.schedule import MAX_SENSITIVITY
 from srft_plugin.tuning.regularizer import make_regularizer
 from srft_plugin.tuning.trainable import select_trainable
-
-SENSITIVITY = 0.99
 
 
 def tuned_network(recipe: Recipe) -> TrackingNetwork:
@@ -61,7 +60,7 @@ def plain_loop(recipe: Recipe, device: torch.device) -> Callable[[dict[str, Tens
             for p, old in zip(parameters, before, strict=True):
                 order = p.grad.flatten().abs().argsort()
                 ranks = torch.empty_like(old).view(-1)
-                ranks[order] = torch.linspace(0, SENSITIVITY, len(order), device=device)
+                ranks[order] = torch.linspace(0, MAX_SENSITIVITY, len(order), device=device)
                 p.lerp_(old, ranks.view_as(old))
         log["loss"].item()
 

@@ -14,7 +14,7 @@ from srft_plugin.errors import UserError, some, unknown
 from srft_plugin.kernels import FusedAdamW
 from srft_plugin.prior import BoundPrior
 from srft_plugin.ranking import RANKINGS, Operation, Sensitivity
-from srft_plugin.schedule import sensitivity_weights
+from srft_plugin.schedule import MAX_SENSITIVITY, sensitivity_weights
 from srft_plugin.update import CopyingUpdate
 
 MODES = ("both", "prior", "transfer")
@@ -58,7 +58,7 @@ class SRFT(optim.Optimizer):
         prior: BoundPrior | None,
         total_steps: int,
         kappa: float = 0.6,
-        max_sensitivity: float = 0.99,
+        max_sensitivity: float = MAX_SENSITIVITY,
         mode: str = "both",
         ranking: str = "sampled",
         fused: bool = False,

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from srft_plugin.schedule import sensitivity_weights
+from srft_plugin.schedule import MAX_SENSITIVITY, sensitivity_weights
 from srft_plugin.transfer import percentile_rank
 
 
@@ -20,7 +20,7 @@ def srft_step_reference(
     step: int,
     total_steps: int,
     kappa: float = 0.6,
-    max_sensitivity: float = 0.99,
+    max_sensitivity: float = MAX_SENSITIVITY,
     rank: Callable[[Tensor], Tensor] = percentile_rank,
 ) -> None:
     """Take step ``step`` (1 ... total_steps) of SRFT with an unwrapped ``optimizer``.

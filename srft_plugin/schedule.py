@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from srft_plugin.errors import UserError
 
+MAX_SENSITIVITY = 0.99  # upper end of s_n in the paper
+
 
 def sensitivity_weights(step: int, total_steps: int, kappa: float) -> tuple[float, float]:
     """Weights of the prior and the transfer sensitivity at one step of Eq. 14.

@@ -8,15 +8,15 @@ from torch import Tensor
 MINIMUM_OVERLAP = 0.7  # IoU that a box moved within the radius keeps (CornerNet)
 
 
-def gaussian_radius(size: Tensor, overlap: float = MINIMUM_OVERLAP) -> Tensor:
+def gaussian_radius(size: Tensor) -> Tensor:
     """(B,) reach in cells of the Gaussian of boxes of ``size`` (B, 2).
 
-    CornerNet's radius: the root of 4o r^2 - 2o(w + h) r + (o - 1) w h = 0, the case in which both
-    corners move outwards, written as in its code, ``(b + sqrt) / 2`` without the leading factor.
-    Its two other cases never give less: their roots in that form are at least (w + h) / 2, this one
-    is at most 0.14 (w + h).
+    CornerNet's radius: the root of 4o r^2 - 2o(w + h) r + (o - 1) w h = 0 with the least overlap o,
+    the case in which both corners move outwards, written as in its code, ``(b + sqrt) / 2`` without
+    the leading factor. Its two other cases never give less: their roots in that form are at least
+    (w + h) / 2, this one is at most 0.14 (w + h).
     """
-    total, area = size.sum(-1), size.prod(-1)
+    overlap, total, area = MINIMUM_OVERLAP, size.sum(-1), size.prod(-1)
     a, b, c = 4 * overlap, -2 * overlap * total, (overlap - 1) * area
     return (b + torch.sqrt(b**2 - 4 * a * c)) / 2
 

@@ -16,11 +16,10 @@ from torch.optim import Optimizer
 
 from srft_plugin.optimizer import SRFT
 from srft_plugin.prior import BoundPrior, Prior, bind_operations
-from srft_plugin.schedule import sensitivity_weights
+from srft_plugin.schedule import MAX_SENSITIVITY, sensitivity_weights
 from srft_plugin.transfer import percentile_rank
 from srft_plugin.tuning.base import Regularizer, refuse_shards
 
-MAX_SENSITIVITY = 0.99
 Rank = Callable[[Tensor, int], Tensor]
 
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 TEXTURE_SIZE = 96
+TEXTURES = 768  # in a bank
 _GRID = np.stack(
     np.meshgrid(np.linspace(-1, 1, TEXTURE_SIZE), np.linspace(-1, 1, TEXTURE_SIZE)), axis=-1
 ).astype(np.float32)
@@ -92,14 +93,14 @@ def make_texture(rng: np.random.Generator) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def texture_bank(seed: int, count: int = 768) -> np.ndarray:
-    """(count, TEXTURE_SIZE, TEXTURE_SIZE, 3) uint8, a pure function of its arguments."""
+def texture_bank(seed: int) -> np.ndarray:
+    """(TEXTURES, TEXTURE_SIZE, TEXTURE_SIZE, 3) uint8, a pure function of the seed."""
     rng = np.random.default_rng(seed)
-    return np.stack([make_texture(rng) for _ in range(count)])
+    return np.stack([make_texture(rng) for _ in range(TEXTURES)])
 
 
 @lru_cache(maxsize=1)
-def noise_tile(size: int = 1024) -> np.ndarray:
-    """(size, size, 3) int16, normal, standard deviation 32: sensor noise to cut windows from."""
+def noise_tile() -> np.ndarray:
+    """(1024, 1024, 3) int16, normal, standard deviation 32: sensor noise to cut windows from."""
     rng = np.random.default_rng(0)
-    return (32 * rng.standard_normal((size, size, 3), dtype=np.float32)).astype(np.int16)
+    return (32 * rng.standard_normal((1024, 1024, 3), dtype=np.float32)).astype(np.int16)
