@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -19,6 +20,8 @@ from ltr_ext.dataset.kinds import KINDS
 from srft_plugin.errors import UserError, unknown
 
 from .scene import Scene
+
+HOST = socket.gethostname()
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ def write_sequences(
             if target.exists():
                 _check_same(target, tables)
                 continue
-            partial = folder / f".{name}.{os.getpid()}.partial"  # others may write the same one
+            _remove_left_overs(folder, name)
+            partial = folder / f".{name}.{HOST}-{os.getpid()}.partial"  # others may write it, too
             try:
                 _write_images(partial, scene, kind, event_form)
                 for file, text in tables.items():
@@ -86,6 +90,17 @@ def write_sequences(
         raise UserError(f"{folder}: cannot be written ({error}); choose another folder") from error
     write_text(folder / listing, "".join(f"{name}\n" for name in scenes))
     return folder
+
+
+def _remove_left_overs(folder: Path, name: str) -> None:
+    """Removes what processes of this machine that are gone have left of a sequence."""
+    for path in folder.glob(f".{name}.{HOST}-*.partial"):
+        try:
+            os.kill(int(path.stem.rpartition("-")[2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(path)
+        except PermissionError:  # it lives, and is somebody else's
+            pass
 
 
 def _take_place(partial: Path, target: Path) -> None:

@@ -1,5 +1,10 @@
 """Generated scenes: pure functions of their seed, with boxes that fit what is drawn."""
 
+import os
+import socket
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -105,11 +110,15 @@ def test_data_set_counts_and_differs_by_seed():
 
 def test_written_sequences_are_complete_or_absent(tmp_path):
     scenes = {"a": visible_scene((1,), SceneOptions(length=3))}
-    partial = tmp_path / ".a.partial"
-    partial.mkdir()
-    (partial / "left-over").touch()
+    with subprocess.Popen([sys.executable, "-c", ""]) as killed:
+        pass
+    partial = tmp_path / f".a.{socket.gethostname()}-{killed.pid}.partial"
+    theirs = tmp_path / f".a.{socket.gethostname()}-{os.getppid()}.partial"  # lives
+    for folder in (partial, theirs):
+        folder.mkdir()
+        (folder / "left-over").touch()
     write_sequences(tmp_path, scenes)
-    assert not partial.exists()
+    assert not partial.exists() and theirs.exists()
     assert (tmp_path / "list.txt").read_text() == "a\n"
     depth = cv2.imread(str(tmp_path / "a/depth/00000003.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(depth, scenes["a"].depth(2))
