@@ -27,7 +27,7 @@ class SRFTRegularizer(Regularizer):
     """Sensitivity-aware regularized tuning: all of it is in the optimizer and its state."""
 
     def __init__(
-        self, operations: BoundPrior, total_steps: int, mode: str, fused: bool, kappa: float = 0.6
+        self, operations: BoundPrior, total_steps: int, kappa: float, mode: str, fused: bool
     ) -> None:
         sensitivity_weights(0, total_steps, kappa)  # checks both
         self.operations = operations
@@ -55,21 +55,25 @@ def srft(
     network: nn.Module, prior: Prior, total_steps: int, kappa: float = 0.6, fused: bool = False
 ) -> Regularizer:
     """SRFT with both sensitivities (Eq. 14)."""
-    return SRFTRegularizer(prior.bind(network), total_steps, "both", fused, kappa)
+    return SRFTRegularizer(prior.bind(network), total_steps, kappa, "both", fused)
 
 
 def srft_prior(
-    network: nn.Module, prior: Prior, total_steps: int, fused: bool = False
+    network: nn.Module, prior: Prior, total_steps: int, kappa: float = 0.6, fused: bool = False
 ) -> Regularizer:
-    """The prior sensitivity alone (Table IV)."""
-    return SRFTRegularizer(prior.bind(network), total_steps, "prior", fused)
+    """The prior sensitivity alone (Table IV): with weight one, whatever ``kappa``."""
+    return SRFTRegularizer(prior.bind(network), total_steps, kappa, "prior", fused)
 
 
 def srft_transfer(
-    network: nn.Module, prior: Prior | None, total_steps: int, fused: bool = False
+    network: nn.Module,
+    prior: Prior | None,
+    total_steps: int,
+    kappa: float = 0.6,
+    fused: bool = False,
 ) -> Regularizer:
-    """The transfer sensitivity alone (Table IV)."""
-    return SRFTRegularizer(bind_operations(network), total_steps, "transfer", fused)
+    """The transfer sensitivity alone (Table IV): with weight one, whatever ``kappa``."""
+    return SRFTRegularizer(bind_operations(network), total_steps, kappa, "transfer", fused)
 
 
 class Control(Regularizer):

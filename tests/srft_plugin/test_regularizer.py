@@ -86,11 +86,9 @@ def test_training_resumes_exactly(name):
 def test_srft_names_select_the_mode(name, mode):
     network, prior = network_and_prior()
     inner = AdamW(network.parameters())
-    options = {"kappa": 0.7} if mode == "both" else {}  # its halves have nothing to weigh
-    optimizer = make_regularizer(name, network, prior, 6, **options).wrap_optimizer(inner)
+    optimizer = make_regularizer(name, network, prior, 6, kappa=0.7).wrap_optimizer(inner)
     assert isinstance(optimizer, SRFT)
-    assert (optimizer.mode, optimizer.total_steps) == (mode, 6)
-    assert optimizer.kappa == options.get("kappa", 0.6)
+    assert (optimizer.mode, optimizer.kappa, optimizer.total_steps) == (mode, 0.7, 6)
 
 
 def test_none_leaves_the_optimizer_alone():
