@@ -152,16 +152,18 @@ def _difference(
 
 def multiplicity(results: Results, questions: Iterable[str]) -> str:
     """What so many comparisons at once leave of those that are bold, in a sentence."""
-    compared = {
-        (cell.modality, variant, question.reference, measure)
+    found = {
+        (modality, frozenset((variant, question.reference)), measure): _difference(
+            results, modality, variant, question.reference, measure
+        )
+        for modality in _modalities(results)
         for question in map(QUESTIONS.__getitem__, questions)
-        for cell in results
+        if question.concerns(modality)
         for variant in question.variants
         for measure in MEASURES
-        if measure.compared and question.concerns(cell.modality)
+        if measure.compared
     }
-    found = [_difference(results, *each) for each in compared]
-    several = [each for each in found if each is not None and not math.isnan(each.p)]
+    several = [each for each in found.values() if each is not None and not math.isnan(each.p)]
     return (
         f"The tables of questions compare {len(several)} pairs of numbers, of which "
         f"{sum(each.is_real for each in several)} are bold. At a false discovery rate of 5 % "
@@ -180,12 +182,15 @@ def write_report(results: Results, questions: Iterable[str], out: Path) -> Path:
     """Writes ``study.md`` and a figure per modality and question to ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     sections = ["# Tables of the study", LEGEND, multiplicity(results, questions)]
-    for modality in dict.fromkeys(cell.modality for cell in results):
+    for modality in _modalities(results):
+        shown: list[set[str]] = [set()]
         for name in questions:
             question = QUESTIONS[name]
             table = question_table(results, modality, question)
-            if not table.rows or not question.concerns(modality):
-                continue
+            run = {label.removesuffix("*") for label, _ in table.rows}
+            if any(run <= other for other in shown) or not question.concerns(modality):
+                continue  # nothing that an earlier table does not have
+            shown.append(run)
             sections.append(render(table, "markdown"))
             figure = out / f"{modality}_{name}.png"
             atomic_write(figure, partial(_draw, results, modality, question))
@@ -216,6 +221,10 @@ def _draw(results: Results, modality: str, question: Question, file: Path) -> No
     axes.set_ylabel("kept: IoU by RGB alone (percent)")
     figure.legend(loc="outside right upper")
     figure.savefig(file, format="png", dpi=120)
+
+
+def _modalities(results: Results) -> Iterable[str]:
+    return dict.fromkeys(cell.modality for cell in results)
 
 
 def _run_variants(results: Results, modality: str) -> Iterable[str]:
