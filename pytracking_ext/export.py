@@ -165,7 +165,8 @@ def _write_onnx(onnx: torch.onnx.ONNXProgram, path: Path, name: str) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{name}.") as folder:
         model = Path(folder, name)
         onnx.save(str(model))
-        for weights in Path(folder).glob(f"{name}.data"):
+        weights = Path(folder, f"{name}.data")
+        if weights.exists():
             weights.replace(path.with_name(weights.name))
         model.replace(path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from srft_plugin.errors import UserError
 
@@ -13,17 +13,12 @@ BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 def read_value(name: str, text: str, hint: Any) -> Any:
     """``text`` as a value of the setting ``name``, whose annotation is ``hint``.
 
-    That is a class that takes a text, ``bool``, a ``Literal``, a tuple of one class, whose values
-    are separated by commas, or one of these or None. Of a union the first is taken.
+    That is a class that takes a text, ``bool``, a tuple of one class, whose values are separated by
+    commas, or one of these or None. Of a union the first is taken.
 
     Raises:
         UserError: it is no such value.
     """
-    if get_origin(hint) is Literal:
-        choices = {str(value): value for value in get_args(hint)}
-        if text not in choices:
-            raise UserError(f"{name}={text}: expected one of {', '.join(choices)}")
-        return choices[text]
     options = get_args(hint) or (hint,)
     if NoneType in options and text.lower() == "none":
         return None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from srft_plugin.errors import unknown
-from srft_plugin.values import read_value
+from srft_plugin.errors import UserError, unknown
 
 LONG_TERM_METRICS = ("Pr", "Re", "F")
 
@@ -131,7 +130,21 @@ def parse_choice(name: str, text: str) -> Any:
     Raises:
         UserError: no such choice, or not one of its values.
     """
-    return read_value(name, text, _hint(name))
+    hint = _hint(name)
+    if get_origin(hint) is Literal:
+        known = {str(value): value for value in get_args(hint)}
+    elif hint is bool:
+        known = {"true": True, "false": False}
+    elif name == "metrics":
+        return tuple(text.split(","))
+    else:
+        try:
+            return None if text == "none" and type(None) in get_args(hint) else float(text)
+        except ValueError as error:
+            raise UserError(f"{name}={text}: expected a number") from error
+    if text not in known:
+        raise UserError(f"{name}={text}: expected one of {', '.join(known)}")
+    return known[text]
 
 
 def _hint(name: str) -> Any:

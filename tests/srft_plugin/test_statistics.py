@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, AdamW
 
@@ -29,6 +31,14 @@ def test_statistics_equal_those_of_the_concatenated_gradient(scale):
     scaled = torch.cat([0.01 * gradients[0], 0.5 * gradients[1]])
     expected = (2 * 0.3**2) ** 0.5 * scaled.double().norm()
     torch.testing.assert_close(found["adaptation_risk"], expected, rtol=1e-5, atol=0)
+
+
+@given(st.floats(0.01, 1), st.floats(0.01, 1))
+def test_risk_is_proportional_to_the_gradient_norm(rate, sigma):
+    p = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    p.grad = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    found = gradient_statistics(SGD([p], lr=rate), sigma=sigma)["adaptation_risk"].item()
+    assert found == pytest.approx(rate * sigma * 2**0.5 * 5)
 
 
 def test_no_gradients_no_statistics():

@@ -123,7 +123,7 @@ def test_a_truncated_frame_is_an_error_when_it_is_read(root):
 def test_wrong_names_and_places_are_errors(root, tmp_path):
     with pytest.raises(UserError, match="did you mean 'depthtrack'"):
         open_dataset("depthtrak", root)
-    with pytest.raises(UserError, match="unknown part of depthtrack 'val'"):
+    with pytest.raises(UserError, match="unknown part of depthtrack 'val'.*Known: train, test"):
         open_dataset("depthtrack", root, "val")
     with pytest.raises(UserError, match="is no folder"):
         open_dataset("depthtrack", tmp_path / "nowhere")
