@@ -105,16 +105,16 @@ def _scores_plot(scores) -> bytes:
     from .demo import TRACKERS
 
     figure, (left, right) = _axes()
-    names = list(TRACKERS)
-    for offset, name in enumerate(names):
+    for offset, (name, label) in enumerate(TRACKERS.items()):
+        colour = _hex(name)
         values = [scores[name][key] for key in ("Pr", "Re", "F")]
-        left.bar(np.arange(3) + 0.2 * (offset - 1.5), values, 0.18, color=_hex(name),
-                 label=TRACKERS[name])  # fmt: skip
+        left.bar(np.arange(3) + 0.2 * (offset - 1.5), values, 0.18, color=colour, label=label)
+        right.bar(offset, scores[name]["rgb_iou"], 0.6, color=colour)
+    figure.legend(loc="outside upper center", ncols=len(TRACKERS), fontsize=8)
     left.set_xticks(range(3), ("Pr", "Re", "F-score"))
     left.set_ylim(0, 1)
     left.set_title("RGB-D (VOT toolkit)")
-    left.legend(fontsize=8)
-    right.bar(names, [scores[n]["rgb_iou"] for n in names], 0.6, color=[_hex(n) for n in names])
+    right.set_xticks([])
     right.set_ylim(0, 1)
     right.set_title("RGB: mean IoU")
     return _png(figure)
