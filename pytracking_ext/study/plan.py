@@ -52,7 +52,11 @@ BUDGETS = {
                    ("epochs=10", "samples_per_epoch=8000")),
 }  # fmt: skip
 
-PEERS = ("vipt", "untrack", "sdstrack")
+PEERS = {  # and what efficient tuning adds, as `peft_pattern` of the networks
+    "vipt": "prompt",
+    "untrack": "prompt",
+    "sdstrack": r"Adapter|multimodal|backbone\.norm\.",
+}
 PRIORS = ("lanczos", "finite_difference", "random")  # beside the exact Fisher; see priors.py
 
 
@@ -109,11 +113,13 @@ VARIANTS: dict[str, Variant | None] = {
     **{f"srft, prior by {prior}": _srft(prior=prior) for prior in PRIORS},
     **{
         f"{network}{label}": make(f"network={network}_tiny", *settings)
-        for network in PEERS
+        for network, added in PEERS.items()
         for label, make, settings in (
             ("", _fft, ("trainable=peft", "lr=1.2e-3")),  # 4 times the rate, as ViPT
             (" unfrozen", _fft, ("trainable=peft+backbone",)),
             (" unfrozen, lr/3", _fft, ("trainable=peft+backbone", "lr=1e-4")),
+            (" unfrozen, backbone lr/3", _fft,
+             ("trainable=peft+backbone", "lr=1e-4", f"lr_groups={added}=3e-4")),
             (" unfrozen, srft", _srft, ("trainable=peft+backbone",)),
         )
     },

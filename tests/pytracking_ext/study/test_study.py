@@ -7,10 +7,11 @@ import math
 import pytest
 
 from ltr_ext.models.checkpoint import load_network
+from ltr_ext.models.registry import build_network
 from ltr_ext.run_training import base_file, given_prior
 from pytracking_ext.study.cell import cell_origin, run_cell
 from pytracking_ext.study.data import StudyData
-from pytracking_ext.study.plan import BUDGETS, QUESTIONS, VARIANTS, Cell, cells, recipe
+from pytracking_ext.study.plan import BUDGETS, PEERS, QUESTIONS, VARIANTS, Cell, cells, recipe
 from pytracking_ext.study.priors import prior_file, write_priors
 from pytracking_ext.study.report import attribute_table, question_table, write_report
 from pytracking_ext.study.runner import run_study
@@ -62,6 +63,15 @@ def test_a_plan_has_each_cell_once_and_every_recipe_is_valid():
         assert question.reference in question.variants
         wanted = {v for v in question.variants if VARIANTS[v] is not None}
         assert trained.issuperset(wanted) == question.concerns("depth")
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_a_smaller_rate_of_the_backbone_leaves_what_efficient_tuning_adds(peer):
+    found = recipe(Cell("depth", f"{peer} unfrozen, backbone lr/3", 0), BUDGETS["small"], "gtot")
+    ((pattern, rate),) = found.rates()
+    assert pattern.pattern == build_network(f"{peer}_tiny").peft_pattern
+    assert rate == recipe(Cell("depth", f"{peer} unfrozen", 0), BUDGETS["small"], "gtot").lr
+    assert rate == pytest.approx(3 * found.lr)
 
 
 def test_a_question_nobody_asked():
