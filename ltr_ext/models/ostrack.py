@@ -131,7 +131,7 @@ class ViTTracker(TrackingNetwork):
     def start_epoch(self, epoch: int) -> None:
         """Warms candidate elimination up: fewer search tokens are kept as training goes on."""
         if self.spec.eliminate_at:
-            self.backbone.keep = keep_ratio(epoch, *self.spec.eliminate_during)
+            self.backbone.keep = keep_ratio(epoch + 1, *self.spec.eliminate_during)  # from 1
 
 
 class OSTrack(ViTTracker):

@@ -81,9 +81,9 @@ class AdapterBlock(Block):
     def _mlp(self, tokens: Tensor, adapter: Adapter | None) -> Tensor:
         normed = self.norm2(tokens)
         mixed = self.mlp(normed)
-        if adapter is not None:
-            mixed = mixed + 0.5 * adapter(normed)
-        return tokens + self.drop_path2(mixed)
+        if adapter is None:
+            return tokens + mixed  # never dropped: so has it the public code
+        return tokens + self.drop_path2(mixed + 0.5 * adapter(normed))
 
 
 class SDSTrackBackbone(OSTrackBackbone):

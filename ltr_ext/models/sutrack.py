@@ -135,7 +135,10 @@ class TwoBranchSUTrackBackbone(TokenRoles):
         self.blocks_rgb = itpn_blocks(*sizes)
         self.blocks_aux = itpn_blocks(*sizes)
         self.fuse_after = spec.fuse_after
-        self.fusion = nn.ModuleList(MainBlock(spec.dim, spec.drop_path) for _ in self.fuse_after)
+        main = [block for block in self.blocks_rgb if isinstance(block, MainBlock)]
+        self.fusion = nn.ModuleList(
+            MainBlock(spec.dim, main[place].drop_path.drop_prob) for place in self.fuse_after
+        )
         self.fc_norm_rgb = layer_norm(spec.dim)
         self.fc_norm_aux = layer_norm(spec.dim)
         self.apply(initialise)

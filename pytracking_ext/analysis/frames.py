@@ -82,7 +82,8 @@ def score_frames(
     if not counted.any():
         raise UserError(f"{name}: no frame is left to score after the first one")
     if how.invalid == "previous":
-        boxes = _repeat_previous(boxes)
+        delivered = len(prediction.boxes)  # what is missing after it is a miss
+        boxes[:delivered] = _repeat_previous(boxes[:delivered])
     if how.first_frame == "truth":
         boxes[start] = truth.boxes[start]
     if how.in_image:

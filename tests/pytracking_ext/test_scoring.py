@@ -81,6 +81,13 @@ def test_lengths():
     np.testing.assert_allclose(padded.overlaps, [1 / 3, MISS])
 
 
+def test_frames_without_a_result_are_misses_though_invalid_boxes_repeat_the_previous_one():
+    truth = SequenceTruth(np.tile([1.0, 1, 10, 10], (5, 1)))
+    result = Prediction(np.array([[1.0, 1, 10, 10], NAN]))
+    found = score_frames(truth, result, convention("fe108"))
+    np.testing.assert_allclose(found.overlaps, [1, 1, MISS, MISS, MISS])
+
+
 def test_the_better_of_two_ground_truths():
     second = np.array([SQUARE, [5, 0, 10, 10.0], SQUARE, SQUARE])
     truth = SequenceTruth(TRUTH.boxes, second=second)
