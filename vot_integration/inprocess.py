@@ -20,13 +20,12 @@ from pytracking_ext.evaluation.running import track_many
 from srft_plugin.errors import UserError
 
 from .answers import reportable
-from .parameters import is_ours, load_parameters
+from .parameters import MODALITY, is_ours, load_parameters
 from .results import Run, ground_truth, run_files, write_run
 from .tasks import Outcome, Task
 from .workspace import Workspace, tracker_environment
 
 DECIMALS = 4  # of a box in the TraX protocol
-MODALITY = {"depth": "depth", "ir": "thermal"}  # of the toolkit's channels
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from srft_plugin.errors import UserError
 if TYPE_CHECKING:
     from pytracking_ext.parameter.srft import TrackerParameters
 
+MODALITY = {"depth": "depth", "ir": "thermal"}  # of the toolkit's channels
+
 
 def is_ours(tracker_param: str | None) -> bool:
     """Whether it names parameters of this package, not a ``module:factory`` of someone's own."""

@@ -30,7 +30,7 @@ from trax.image import Image, ImageChannel
 from trax.server import Server
 
 from .answers import Box, reportable
-from .parameters import load_parameters
+from .parameters import MODALITY, load_parameters
 
 
 def load_tracker(environment: Mapping[str, str]) -> Any:
@@ -45,19 +45,20 @@ def load_tracker(environment: Mapping[str, str]) -> Any:
 
 
 class Session:
-    """Runs a tracker over sequences of frames given by file names."""
+    """Runs a tracker over sequences of frames of a modality, given by file names."""
 
-    def __init__(self, tracker: Any) -> None:
+    def __init__(self, tracker: Any, modality: str) -> None:
         from ltr_ext.data.io import read_rgb  # slow to import: before the handshake
 
-        self.tracker = tracker
+        self.tracker, self.modality = tracker, modality
         self._read = read_rgb
         self._last: Box
 
     def initialize(self, color: str, auxiliary: str, box: Box) -> None:
         """Starts on a new sequence; nothing of the one before remains."""
         self._last = box
-        self.tracker.initialize(self._read(color), {"init_bbox": list(box), "aux_path": auxiliary})
+        info = {"init_bbox": list(box), "aux_path": auxiliary, "modality": self.modality}
+        self.tracker.initialize(self._read(color), info)
 
     def track(self, color: str, auxiliary: str) -> tuple[Box, dict[str, float]]:
         """Box and properties of the next frame, safe to report.
@@ -83,7 +84,7 @@ def serve(load: Callable[[], Any], channel: str) -> int:
     """
     session, failure = None, None
     try:
-        session = Session(load())
+        session = Session(load(), MODALITY[channel])
     except Exception as error:
         failure = error
     server = Server(

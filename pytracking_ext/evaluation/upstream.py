@@ -107,7 +107,7 @@ class TestSet:
 def host_sequence(sequence: Sequence, dataset: str) -> Any:
     """A sequence for pytracking, from its first annotated frame on.
 
-    Its ``frame_info`` hands the tracker ``aux_path``, the auxiliary image's file.
+    Its ``frame_info`` hands the tracker ``aux_path``, the auxiliary image's file, and ``modality``.
     """
     frames = sequence.frames
     if not hasattr(frames, "rgb_path"):
@@ -123,6 +123,7 @@ def host_sequence(sequence: Sequence, dataset: str) -> Any:
         ground_truth_rect=np.nan_to_num(sequence.boxes[start:]),
         target_visible=sequence.visible[start:],
         aux_frames=[None if path is None else str(path) for path in aux],
+        modality=sequence.modality,
     )
 
 
@@ -132,8 +133,10 @@ def _sequence_class() -> type:
     from pytracking.evaluation.data import Sequence as HostSequence
 
     class AuxSequence(HostSequence):
-        def __init__(self, *, aux_frames: list[str | None], **fields: Any) -> None:
-            self.aux_frames = aux_frames
+        def __init__(
+            self, *, aux_frames: list[str | None], modality: str | None, **fields: Any
+        ) -> None:
+            self.aux_frames, self.modality = aux_frames, modality
             super().__init__(**fields)
 
         def _ensure_start_frame(self) -> None:
@@ -144,7 +147,7 @@ def _sequence_class() -> type:
             info = super().frame_info(frame_num)
             if "init_bbox" in info:
                 info["init_bbox"] = tuple(info["init_bbox"])  # a list breaks its --debug view
-            return info | {"aux_path": self.aux_frames[frame_num]}
+            return info | {"aux_path": self.aux_frames[frame_num], "modality": self.modality}
 
         def __reduce__(self) -> tuple:
             return _restore, (self.__dict__,)

@@ -69,9 +69,11 @@ def test_the_tracker_is_told_where_the_auxiliary_image_is(host, sequence, tmp_pa
     assert info == {
         "init_bbox": (1, 2, 30, 40),
         "aux_path": str(tmp_path / "depth" / "00000002.png"),
+        "modality": "depth",
     }
     assert isinstance(info["init_bbox"], tuple)
-    assert hosted.frame_info(2) == {"aux_path": str(tmp_path / "depth" / "00000004.png")}
+    last = {"aux_path": str(tmp_path / "depth" / "00000004.png"), "modality": "depth"}
+    assert hosted.frame_info(2) == last
     np.testing.assert_array_equal(hosted.ground_truth_rect[1], [0, 0, 0, 0])
     assert hosted.target_visible.tolist() == [True, False, True]
 

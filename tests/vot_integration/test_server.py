@@ -60,14 +60,18 @@ def test_session(data_set):
     color = str(data_set / "a" / "color" / "00000001.jpg")
     nan = [math.nan, 1, 1, 1]
     tracker = Recorder([(nan, 0.9, 0), ([5, 6, 7, 8], 0.8, 1), (nan, 0.7, 0), (nan, 0.6, 0)])
-    session = Session(tracker)
+    session = Session(tracker, "depth")
     session.initialize(color, "d1", (1.0, 2.0, 3.0, 4.0))
     assert session.track(color, "d2") == ((1, 2, 3, 4), {"confidence": 0})
     assert session.track(color, "d3") == ((5, 6, 7, 8), {"confidence": 0.8, "rgb_only": 1})
     assert session.track(color, "d4") == ((5, 6, 7, 8), {"confidence": 0})
     session.initialize(color, "d5", (9.0, 9.0, 9.0, 9.0))  # nothing remains of the one before
     assert session.track(color, "d6") == ((9, 9, 9, 9), {"confidence": 0})
-    assert tracker.asked[0] == {"init_bbox": [1, 2, 3, 4], "aux_path": "d1"}
+    assert tracker.asked[0] == {
+        "init_bbox": [1, 2, 3, 4],
+        "aux_path": "d1",
+        "modality": "depth",
+    }
     assert [info["aux_path"] for info in tracker.asked] == ["d1", "d2", "d3", "d4", "d5", "d6"]
 
 
