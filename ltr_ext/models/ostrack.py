@@ -129,9 +129,12 @@ class ViTTracker(TrackingNetwork):
         self.box_head = CenterHead(spec.dim, spec.head_channels)
 
     def start_epoch(self, epoch: int) -> None:
-        """Warms candidate elimination up: fewer search tokens are kept as training goes on."""
+        """Warms candidate elimination up: fewer search tokens are kept as training goes on.
+
+        The public codes, whose epochs ``eliminate_during`` has, count from 1.
+        """
         if self.spec.eliminate_at:
-            self.backbone.keep = keep_ratio(epoch + 1, *self.spec.eliminate_during)  # from 1
+            self.backbone.keep = keep_ratio(epoch + 1, *self.spec.eliminate_during)
 
 
 class OSTrack(ViTTracker):

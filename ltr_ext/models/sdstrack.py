@@ -82,7 +82,7 @@ class AdapterBlock(Block):
         normed = self.norm2(tokens)
         mixed = self.mlp(normed)
         if adapter is None:
-            return tokens + mixed  # never dropped: so has it the public code
+            return tokens + mixed  # without stochastic depth, as in the public code
         return tokens + self.drop_path2(mixed + 0.5 * adapter(normed))
 
 
