@@ -9,7 +9,8 @@ import onnxruntime
 
 
 def crop(image, box, factor, size):  # a square around the box, black outside of the image
-    side = int(np.ceil(np.sqrt(box[2] * box[3]) * factor))
+    wide = box[2:] + (factor - 1) * box[2:].mean() if spec["context"] else box[2:] * factor
+    side = int(np.ceil(np.sqrt(wide.prod())))
     corner = [round(box[i] + 0.5 * box[i + 2] - 0.5 * side) for i in (0, 1)]
     spans = zip(corner, image.shape[1::-1], strict=True)
     (x0, x1), (y0, y1) = ((max(a, 0), a + side if a + side < n else n - 1) for a, n in spans)

@@ -105,7 +105,9 @@ def export(parameters: TrackerParameters, target: Path, format: str = "onnx") ->
 def geometry(parameters: TrackerParameters) -> dict[str, Any]:
     """What a caller must know of a tracker beside its file."""
     spec = parameters.network.spec
-    names = ("template_size", "search_size", "template_factor", "search_factor", "in_channels")
+    names = (
+        "template_size", "search_size", "template_factor", "search_factor", "context", "in_channels"
+    )  # fmt: skip
     return {
         "format": FORMAT,
         "network": spec.name,

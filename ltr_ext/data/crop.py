@@ -2,7 +2,9 @@
 
 The crop of a box (x, y, w, h) with a factor f is the square of side ceil(f * sqrt(w * h)) around
 its centre, resized to S x S; what lies outside the image is black. It is OSTrack's crop to the
-pixel, so that its descendants' checkpoints see what they were trained on.
+pixel, so that its descendants' checkpoints see what they were trained on. With ``context``, as in
+SiamFC and SwinTrack, the side is ceil(sqrt((w + c) * (h + c))), c = (f - 1) * (w + h) / 2: the same
+for square targets, more for long ones.
 """
 
 from __future__ import annotations
@@ -26,8 +28,13 @@ class Window(NamedTuple):
     side: int
 
 
-def crop_window(box: ArrayLike, factor: float) -> Window:
+def crop_window(box: ArrayLike, factor: float, context: bool = False) -> Window:
     """The square that is cut around ``box`` (x, y, w, h in pixels).
+
+    Args:
+        box: the target.
+        factor: side of the square over that of a square target.
+        context: the rule for targets that are none.
 
     Raises:
         UserError: the box has no finite positive area.
@@ -35,6 +42,8 @@ def crop_window(box: ArrayLike, factor: float) -> Window:
     x, y, w, h = (float(value) for value in box)
     if not (all(map(math.isfinite, (x, y, w, h))) and w > 0 and h > 0):
         raise UserError(f"no crop around box {[x, y, w, h]}: expected x, y, w, h with w, h > 0")
+    if context:
+        w, h, factor = w + (factor - 1) * ((w + h) / 2), h + (factor - 1) * ((w + h) / 2), 1.0
     return _window(box, math.ceil(math.sqrt(w * h) * factor))
 
 
@@ -77,14 +86,14 @@ def cut(
 
 
 def sample_target(
-    image: np.ndarray, box: ArrayLike, factor: float, size: int
+    image: np.ndarray, box: ArrayLike, factor: float, size: int, context: bool = False
 ) -> tuple[np.ndarray, float]:
     """Cuts the template or search region around a box.
 
     Args:
         image: (H, W, C) uint8.
         box: x, y, w, h in pixels of the image.
-        factor: side of the region in units of sqrt(w * h).
+        factor, context: as of ``crop_window``.
         size: side S of the result in pixels.
 
     Returns:
@@ -93,7 +102,7 @@ def sample_target(
     Raises:
         UserError: the box has no finite positive area.
     """
-    window = crop_window(box, factor)
+    window = crop_window(box, factor, context)
     return cut(image, window, size), size / window.side
 
 

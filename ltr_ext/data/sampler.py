@@ -42,6 +42,7 @@ class CropSpec(Protocol):
     search_size: int
     template_factor: float
     search_factor: float
+    context: bool
     in_channels: int
     reads_aux: bool
     templates: int
@@ -175,7 +176,10 @@ class PairDataset(Dataset):
 
     def _views(self, sequence: Sequence, *places: tuple[int, np.ndarray, float, int]) -> list[View]:
         """Views of (frame, box that it lies around, factor, size); no frame is read twice."""
-        cuts = [(crop_window(around, factor), size) for _, around, factor, size in places]
+        cuts = [
+            (crop_window(around, factor, self.spec.context), size)
+            for _, around, factor, size in places
+        ]
         views = {}
         for frame in dict.fromkeys(place[0] for place in places):
             chosen = [i for i, place in enumerate(places) if place[0] == frame]

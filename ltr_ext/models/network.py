@@ -25,7 +25,9 @@ class NetworkSpec:
     Attributes:
         name: name in the registry.
         template_size, search_size: sides of the two crops in pixels.
-        template_factor, search_factor: side of each crop over sqrt(width * height) of the target.
+        template_factor, search_factor: side of each crop over that of a square target.
+        context: how the crops of other targets grow: False, as sqrt(width * height); True, by an
+            equal margin on all sides (``ltr_ext.data.crop``).
         stride: pixels per cell of the score map.
         in_channels: 3 (one image) or 6 (RGB, then the auxiliary modality).
         aux_only: the one image is the auxiliary one (Table IX).
@@ -37,6 +39,7 @@ class NetworkSpec:
     search_size: int
     template_factor: float = 2.0
     search_factor: float = 4.0
+    context: bool = False
     stride: int = 16
     in_channels: int = 3
     aux_only: bool = False

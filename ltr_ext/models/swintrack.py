@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from timm.layers import DropPath, Mlp
+from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,16 +31,17 @@ class SwinTrackSpec(NetworkSpec):
     Attributes:
         dim, depths, heads, window: of the backbone (``swin.Swin``).
         encoder_layers: layers of self-attention over both images.
-        drop_path: stochastic depth in training.
+        drop_path: stochastic depth of the backbone in training.
         prompts: tokens that UPVPT adds to each window.
     """
 
+    context: bool = True
     dim: int = 96
     depths: tuple[int, ...] = (2, 2, 6)
     heads: tuple[int, ...] = (3, 6, 12)
     window: int = 7
     encoder_layers: int = 4
-    drop_path: float = 0.1
+    drop_path: float = 0.2
     prompts: int = 0
 
     def __post_init__(self) -> None:
@@ -150,7 +151,7 @@ class Encoder(PairPositions):
     def __init__(self, spec: SwinTrackSpec) -> None:
         super().__init__(spec, search_queries=False)
         self.layers = nn.ModuleList(
-            Block(spec.width, HEADS, spec.drop_path, nn.LayerNorm)
+            Block(spec.width, HEADS, 0.0, nn.LayerNorm)
             for _ in range(spec.encoder_layers)
         )
 
@@ -178,18 +179,17 @@ class CrossAttention(nn.Module):
 class CrossBlock(nn.Module):
     """Pre-norm block with cross-attention."""
 
-    def __init__(self, dim: int, drop_path: float) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm1_q, self.norm1_kv = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attn = CrossAttention(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, 4 * dim)
-        self.drop_path = DropPath(drop_path)
 
     def forward(self, queries: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
         mixed = self.attn(self.norm1_q(queries), self.norm1_kv(tokens), bias)
-        queries = queries + self.drop_path(mixed)
-        return queries + self.drop_path(self.mlp(self.norm2(queries)))
+        queries = queries + mixed
+        return queries + self.mlp(self.norm2(queries))
 
 
 class Decoder(PairPositions):
@@ -197,7 +197,7 @@ class Decoder(PairPositions):
 
     def __init__(self, spec: SwinTrackSpec) -> None:
         super().__init__(spec, search_queries=True)
-        self.layers = nn.ModuleList([CrossBlock(spec.width, spec.drop_path)])
+        self.layers = nn.ModuleList([CrossBlock(spec.width)])
         self.template_tokens = spec.template_grid**2
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ from ltr_ext.data.normalise import normalise, statistics
 from pytracking_ext.engine.precision import has_kernels
 
 
-def cut(frame: Tensor, box: Tensor, factor: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def cut(
+    frame: Tensor, box: Tensor, factor: Tensor, size: int, context: bool
+) -> tuple[Tensor, Tensor]:
     """The square around ``box`` as the network reads it: (1, C, S, S) float32; and where it was.
 
     The arguments and the second answer are those of ``sample_target``.
@@ -18,33 +20,36 @@ def cut(frame: Tensor, box: Tensor, factor: Tensor, size: int) -> tuple[Tensor, 
         from pytracking_ext.engine import kernels
 
         scale = statistics(frame.shape[2] // 3, frame.device)
-        return kernels.cut(frame.contiguous(), box, factor, size, *scale)
-    pixels, window = sample_target(frame, box, factor, size)
+        return kernels.cut(frame.contiguous(), box, factor, size, context, *scale)
+    pixels, window = sample_target(frame, box, factor, size, context)
     return normalise(pixels), window
 
 
-def crop_window(box: Tensor, factor: float | Tensor) -> Tensor:
+def crop_window(box: Tensor, factor: float | Tensor, context: bool = False) -> Tensor:
     """(3,) left, top and side of the square around ``box``; see ``ltr_ext.data.crop``."""
-    side = (box[2:].prod().sqrt() * factor).ceil()
+    extent = box[2:]
+    if context:
+        extent, factor = extent + (factor - 1) * (extent.sum() / 2), 1.0
+    side = (extent.prod().sqrt() * factor).ceil()
     corner = (box[:2] + 0.5 * box[2:] - side * 0.5).round()
     return torch.cat((corner, side[None]))
 
 
 def sample_target(
-    frame: Tensor, box: Tensor, factor: float | Tensor, size: int
+    frame: Tensor, box: Tensor, factor: float | Tensor, size: int, context: bool = False
 ) -> tuple[Tensor, Tensor]:
     """``ltr_ext.data.crop.sample_target`` in torch, within a grey level of it.
 
     Args:
         frame: (H, W, C) uint8.
         box: (4,) float64, xywh in pixels of the frame.
-        factor: side of the region in units of sqrt(w * h).
+        factor, context: as of ``ltr_ext.data.crop.crop_window``.
         size: side S of the result in pixels.
 
     Returns:
         (1, C, S, S) whole grey levels as float32, and ``crop_window``.
     """
-    window = crop_window(box, factor)
+    window = crop_window(box, factor, context)
     steps = torch.arange(size, device=frame.device, dtype=torch.float64) + 0.5
     rows, columns = (
         _taps(steps, start, window[2], length)

@@ -65,7 +65,7 @@ class FramePath:
         self._shape, self._warned = frame.shape, False
         self.box = self._numbers(checked_box(box, frame.shape))
         size = self.spec.template_size
-        template, window = cut(frame, self.box, self._template_factor, size)
+        template, window = cut(frame, self.box, self._template_factor, size, self.spec.context)
         side, corner = window[2], window[:2]
         centre = (self.box[:2] + self.box[2:] / 2 - corner) / side
         self._template.copy_(template)
@@ -99,7 +99,8 @@ class FramePath:
         return answer
 
     def _step(self, frame: Tensor, box: Tensor) -> Tensor:
-        search, window = cut(frame, box, self._search_factor, self.spec.search_size)
+        size, context = self.spec.search_size, self.spec.context
+        search, window = cut(frame, box, self._search_factor, size, context)
         inputs = self._fixed | {"search": search}
         names = [name for name in self.engine.input_names if name in inputs]
         outputs = self.engine(*(inputs[name] for name in names), recorded=False)

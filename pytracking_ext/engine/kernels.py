@@ -139,11 +139,16 @@ def _tap(lower, share, start, side, length, UPPER: tl.constexpr):
 @triton.jit
 def _cut(
     frame, box, factor, mean, deviation, region, window, height, width, channels, size,
-    COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
+    CONTEXT: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """A program for some columns of a row; all arithmetic of places is in float64."""
     w, h = tl.load(box + 2), tl.load(box + 3)
-    side = tl.ceil(tl.sqrt(w * h) * tl.load(factor))
+    times = tl.load(factor)
+    if CONTEXT:
+        margin = (times - 1) * ((w + h) / 2)
+        side = tl.ceil(tl.sqrt((w + margin) * (h + margin)))
+    else:
+        side = tl.ceil(tl.sqrt(w * h) * times)
     left = _round(tl.load(box) + 0.5 * w - 0.5 * side)
     top = _round(tl.load(box + 1) + 0.5 * h - 0.5 * side)
     line, block = tl.program_id(0), tl.program_id(1)
@@ -175,8 +180,9 @@ def _cut(
 
 @torch.library.custom_op("srft::cut", mutates_args=())
 def cut(
-    frame: Tensor, box: Tensor, factor: Tensor, size: int, mean: Tensor, deviation: Tensor
-) -> tuple[Tensor, Tensor]:
+    frame: Tensor, box: Tensor, factor: Tensor, size: int, context: bool, mean: Tensor,
+    deviation: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """``crop.sample_target`` and ``normalise``; ``factor`` is a float64 number on the device."""
     height, width, channels = frame.shape
     region = frame.new_empty(1, channels, size, size, dtype=torch.float32)
@@ -184,13 +190,13 @@ def cut(
     with torch.cuda.device_of(frame):
         _cut[(size, triton.cdiv(size, COLUMNS))](
             frame, box, factor, mean, deviation, region, window, height, width, channels, size,
-            COLUMNS=COLUMNS, CHANNELS=triton.next_power_of_2(channels),
+            CONTEXT=context, COLUMNS=COLUMNS, CHANNELS=triton.next_power_of_2(channels),
         )  # fmt: skip
     return region, window
 
 
 @cut.register_fake
-def _(frame, box, factor, size, mean, deviation):
+def _(frame, box, factor, size, context, mean, deviation):
     region = frame.new_empty(1, frame.shape[2], size, size, dtype=torch.float32)
     return region, torch.empty_like(box[:3])
 

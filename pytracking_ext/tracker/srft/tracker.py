@@ -132,13 +132,14 @@ class SRFTTracker:
         aux_missing = self.spec.reads_aux and raw is None
         if self._cuts_on_device:
             pixels = self._cut_on_device(image, raw, factor, size)
-            side = crop.crop_window(self.box, factor).side
+            side = crop.crop_window(self.box, factor, self.spec.context).side
             return _Region(pixels, size / side, aux_missing)
-        rgb, resize_factor = crop.sample_target(image, self.box, factor, size)
+        place = self.box, factor, size, self.spec.context
+        rgb, resize_factor = crop.sample_target(image, *place)
         rgb = self._as_rgb(rgb)
         if not self.spec.reads_aux:
             return _Region(rgb, resize_factor, False)
-        aux = rgb if raw is None else crop.sample_target(raw, self.box, factor, size)[0]
+        aux = rgb if raw is None else crop.sample_target(raw, *place)[0]
         pixels = np.concatenate((rgb, aux), 2)[..., -self.spec.in_channels :]
         return _Region(pixels, resize_factor, aux_missing)
 
@@ -156,7 +157,8 @@ class SRFTTracker:
         frames = [
             on_device(torch.from_numpy(np.ascontiguousarray(image)), device) for image in images
         ]
-        return torch.cat([cut(frame, place[:4], place[4], size)[0] for frame in frames], 1)
+        context = self.spec.context
+        return torch.cat([cut(frame, place[:4], place[4], size, context)[0] for frame in frames], 1)
 
     def _as_rgb(self, image: np.ndarray) -> np.ndarray:
         """Only pytracking's run_video and run_webcam set ``param_name``, and hand over BGR."""

@@ -61,6 +61,20 @@ def test_a_window_beside_the_image_is_black():
         assert not cut(image, (*corner, 40), 16).any()
 
 
+def test_context_is_an_equal_margin_on_all_sides():
+    """By hand: c = 3 * 25 = 75, sqrt(115 * 85) = 98.9; c = 25, sqrt(65 * 35) = 47.7."""
+    box = (100, 50, 40, 10)
+    assert crop_window(box, 4.0, context=True) == (round(120 - 49.5), round(55 - 49.5), 99)
+    assert crop_window(box, 2.0, context=True).side == 48
+    assert crop_window(box, 4.0).side == 80
+    square = (3, 5, 20, 20)
+    assert crop_window(square, 4.0, context=True) == crop_window(square, 4.0)
+    image = np.random.default_rng(0).integers(0, 256, (120, 240, 3), np.uint8)
+    crop, resize_factor = sample_target(image, box, 4.0, 64, context=True)
+    assert resize_factor == 64 / 99
+    np.testing.assert_array_equal(crop, cut(image, crop_window(box, 4.0, True), 64))
+
+
 @settings(deadline=None)
 @given(box=boxes, reference=boxes, factor=st.sampled_from([2.0, 4.0, 5.0]))
 def test_box_to_frame_is_the_inverse_of_box_to_crop(box, reference, factor):

@@ -56,15 +56,16 @@ class PaintedFrames:
 class Painted:
     """Three sequences of 40 frames; boxes move, some frames lack the target."""
 
-    def __init__(self, name="painted", modality="depth", broken=False):
-        self.name, self.modality, self.broken = name, modality, broken
+    def __init__(self, name="painted", modality="depth", broken=False, size=None):
+        self.name, self.modality, self.broken, self.size = name, modality, broken, size
 
     def __len__(self):
         return 3
 
     def __getitem__(self, index):
         t = np.arange(40)
-        boxes = np.stack([20 + t, 30 + 0 * t, 24 + 0 * t, 16 + index + 0 * t], 1).astype(float)
+        w, h = self.size or (24, 16 + index)
+        boxes = np.stack([20 + t, 30 + 0 * t, w + 0 * t, h + 0 * t], 1).astype(float)
         frames = PaintedFrames(boxes.copy(), self.broken)
         boxes[5:10] = np.nan
         return Sequence(f"{self.name}{index}", frames, boxes, self.modality)
@@ -143,6 +144,13 @@ def test_networks_with_several_templates_get_earlier_ones_too():
     frames = item["template"][:, 0].flatten(1).max(1).values.tolist()  # red is the frame's number
     assert frames[0] - 10 <= frames[1] <= frames[0]
     assert make(spec=spec(templates=1))[0]["template"].shape == (6, 32, 32)
+
+
+def test_crops_follow_the_rule_of_the_network():
+    """48x8 pixels: 2 * sqrt(48 * 8) = 39.2, and with a margin of 28 sqrt(76 * 36) = 52.3."""
+    for context, side in ((False, 40), (True, 53)):
+        item = make([Painted(size=(48, 8))], spec=spec(context=context))[0]
+        assert item["template_box"][2:].tolist() == pytest.approx([48 / side, 8 / side])
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.data())

@@ -22,9 +22,9 @@ SMALL_VIT = {
 }
 
 
-def small(name):
+def small(name, **changes):
     torch.manual_seed(0)
-    return build_network(name, **SMALL_VIT[name])
+    return build_network(name, **SMALL_VIT[name] | changes)
 
 
 def images(network, batch=3):
@@ -145,6 +145,16 @@ def test_sdstrack_crosses_modalities_only():
     block.cross(tokens)[0, 0].sum().backward()
     reached = tokens.grad[0].abs().sum(1) > 1e-7
     assert reached.tolist() == [True] + [False] * 5 + [True] * 6
+
+
+def test_sdstrack_never_drops_its_rgb_mlps():
+    """Stochastic depth of all paths leaves the MLP of the RGB pass, and that alone."""
+    network = small("sdstrack256", drop_path=1.0).train()
+    block = network.backbone.blocks[-1]  # the rates rise to the last
+    tokens = torch.randn(3, 5, 48)
+    rgb, aux = (block.run(tokens, None, 1.0, auxiliary) for auxiliary in (False, True))
+    assert torch.equal(rgb, tokens + block.mlp(block.norm2(tokens)))
+    assert torch.equal(aux, tokens)
 
 
 def test_untrack_modality_is_given_or_comes_from_metadata():

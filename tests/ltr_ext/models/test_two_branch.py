@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from timm.layers import DropPath
 from torch import nn
 
 from ltr_ext.models.network import fusion_places
@@ -29,6 +30,23 @@ def test_every_tensor_is_a_copy_of_its_source(base, network):
     for name, value in state.items():
         origin = source[network.base_name(name)]
         assert torch.equal(value, origin) and value.data_ptr() != origin.data_ptr()
+
+
+@pytest.mark.parametrize("name", ["ostrack256", "sutrack_t224"])
+def test_fusion_blocks_drop_as_the_blocks_they_are_copied_from(name):
+    with torch.device("meta"):
+        base = build_network(name, drop_path=0.3)
+        network = build_network(f"two_branch_{name}", drop_path=0.3)
+    rates = dict(_drop_rates(base))
+    fusions = [found for found in _drop_rates(network) if ".fusion." in found[0]]
+    assert len({rate for _, rate in fusions}) == 4
+    assert all(rate == rates[network.base_name(layer)] for layer, rate in fusions)
+
+
+def _drop_rates(network):
+    for name, layer in network.named_modules():
+        if isinstance(layer, DropPath):
+            yield name, layer.drop_prob
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ import json
 import re
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ltr_ext.models.checkpoint import BUNDLED
+from ltr_ext.models.checkpoint import BUNDLED, load_network
 from pytracking_ext.export import ExportedTracker, export
 from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint
 from pytracking_ext.tracker.srft import SRFTTracker
@@ -123,29 +124,39 @@ def default_file(tmp_path_factory):
     return target
 
 
-def test_the_example_tracks_as_we_do_without_torch(default_file, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("context", [False, True])
+def test_the_example_tracks_as_we_do_without_torch(
+    context, default_file, tmp_path, monkeypatch, capsys
+):
     import cv2
+
+    file, parameters = default_file, from_checkpoint(BUNDLED)
+    if context:
+        network = load_network(BUNDLED).eval()
+        network.spec = replace(network.spec, context=True)
+        parameters = TrackerParameters(network, BUNDLED)
+        file = export(parameters, tmp_path / "tracker.onnx")
 
     source = EXAMPLE.read_text()
     imported = set(re.findall(r"^import (\w+)", source, re.M))
     assert imported == {"json", "sys", "cv2", "numpy", "onnxruntime"}
     rng = np.random.default_rng(0)
     ground = cv2.resize(rng.integers(0, 255, (12, 16, 3), np.uint8), (160, 120))
-    target = cv2.resize(rng.integers(0, 255, (6, 6, 3), np.uint8), (24, 20))
+    target = cv2.resize(rng.integers(0, 255, (6, 6, 3), np.uint8), (24, 12))
     images = []
     for step in range(8):
         image = ground.copy()
-        image[40:60, 10 + 16 * step : 34 + 16 * step] = target[:, : 160 - 10 - 16 * step]
+        image[40:52, 10 + 16 * step : 34 + 16 * step] = target[:, : 160 - 10 - 16 * step]
         cv2.imwrite(str(tmp_path / f"{step:04d}.png"), image)
         images.append(image[..., ::-1])
-    arguments = [str(default_file), str(tmp_path / "%04d.png"), "10,40,24,20"]
+    arguments = [str(file), str(tmp_path / "%04d.png"), "10,40,24,12"]
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     found = [
         [float(word) for word in line.split()] for line in capsys.readouterr().out.splitlines()
     ]
-    tracker = SRFTTracker(from_checkpoint(BUNDLED))
-    tracker.initialize(images[0], {"init_bbox": (10, 40, 24, 20)})
+    tracker = SRFTTracker(parameters)
+    tracker.initialize(images[0], {"init_bbox": (10, 40, 24, 12)})
     assert len(found) == 7
     for (*box, confidence), image in zip(found, images[1:], strict=True):
         answer = tracker.track(image)

@@ -28,13 +28,16 @@ boxes = st.tuples(st.floats(-60, 150), st.floats(-60, 110), st.floats(1, 120), s
 
 
 @settings(max_examples=60, deadline=None)
-@given(boxes, st.sampled_from((2.0, 4.0, 5.0)), st.sampled_from((32, 128)), st.integers(0, 9))
-def test_crop_is_that_of_opencv_within_a_grey_level(box, factor, size, seed):
+@given(
+    boxes, st.sampled_from((2.0, 4.0, 5.0)), st.sampled_from((32, 128)), st.booleans(),
+    st.integers(0, 9),
+)  # fmt: skip
+def test_crop_is_that_of_opencv_within_a_grey_level(box, factor, size, context, seed):
     frame = np.random.default_rng(seed).integers(0, 256, (90, 130, 3), np.uint8)
-    expected, resize_factor = crop.sample_target(frame, box, factor, size)
+    expected, resize_factor = crop.sample_target(frame, box, factor, size, context)
     where = torch.tensor(box, dtype=torch.float64)
-    pixels, window = sample_target(torch.from_numpy(frame), where, factor, size)
-    assert tuple(window.tolist()) == tuple(crop.crop_window(box, factor))
+    pixels, window = sample_target(torch.from_numpy(frame), where, factor, size, context)
+    assert tuple(window.tolist()) == tuple(crop.crop_window(box, factor, context))
     assert window[2].item() == round(size / resize_factor)
     distance = np.abs(pixels[0].permute(1, 2, 0).numpy() - expected)
     assert distance.max() <= 1 and distance.mean() < 0.5

@@ -74,15 +74,16 @@ def test_a_head_that_answers_with_nan_is_not_mended():
     assert kernels.read_maps(raw)[0].isnan().all()
 
 
+@pytest.mark.parametrize("context", [False, True])
 @pytest.mark.parametrize("channels", [3, 6])
 @pytest.mark.parametrize("seed", range(8))
-def test_regions_are_cut_as_by_torch(by_kernels, seed, channels):
+def test_regions_are_cut_as_by_torch(by_kernels, seed, channels, context):
     rng = np.random.default_rng(seed)
     image = torch.from_numpy(rng.integers(0, 256, (90, 130, channels), np.uint8)).to(DEVICE)
     box = numbers(*rng.uniform((-60, -60, 1, 1), (150, 110, 120, 120)))
     if seed == 0:
         box = box.round()  # where halves are rounded
-    arguments = image, box, numbers(4.1)[0], 72
+    arguments = image, box, numbers(4.1)[0], 72, context
     by_kernels(False)
     expected, window = cut(*arguments)
     by_kernels(True)
@@ -148,8 +149,9 @@ def test_a_target_is_followed_as_by_torch(by_kernels, small):
         ("ostrack256", {}),
         ("ostrack256", {"aux_only": True}),
         ("sutrack_t224", {}),
+        ("swintrack_t224", {}),
     ],
-    ids=["two branches", "RGB", "second camera", "several templates"],
+    ids=["two branches", "RGB", "second camera", "several templates", "equal margin"],
 )
 def test_trackers_cut_their_frames_on_the_device(by_kernels, small, name, changes):
     network = small(name, **changes).to(DEVICE)
@@ -239,7 +241,7 @@ DOUBLES = ("box", "factor", "window", "moved")
 FLOATS = ("eps", "margin", "share")
 KINDS = (dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(DOUBLES, "*fp64")
          | dict.fromkeys(FLOATS, "fp32") | {"frame": "*u8", "update": "*bf16", "normed": "*bf16"})
-CONSTANTS = {"UPDATES": True, "MIXED": True, "BLOCK": 1024, "COLUMNS": 64, "CHANNELS": 8}
+CONSTANTS = {"CONTEXT": True, "UPDATES": True, "MIXED": True, "BLOCK": 1024, "COLUMNS": 64, "CHANNELS": 8}
 for name in ("_add_norm", "_read_maps", "_cut", "_move"):
     kernel = getattr(kernels, name)
     own = [argument for argument in kernel.arg_names if argument in CONSTANTS]
