@@ -240,7 +240,12 @@ QUESTIONS = {
         "Which image of the events?",
         "Table X",
         "srft",
-        ("srft", *(label for label, variant in VARIANTS.items() if variant and variant.form)),
+        (
+            "zero-shot",
+            "fft",
+            "srft",
+            *(label for label, variant in VARIANTS.items() if variant and variant.form),
+        ),
         "event",
     ),
 }
