@@ -7,7 +7,8 @@ samples per second of CPU time on one core, their ratio, and the largest differe
 between the two.
 
 ``--memory 10000 --size 320 240`` watches the memory of the process instead, ``--events`` times the
-event representations, ``--index`` the opening of an indexed data set of LasHeR's size.
+event representations, ``--index`` the opening of an indexed data set of LasHeR's size,
+``--generated`` the drawing of generated videos and the training pairs cut from them.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from ltr_ext.dataset.files import FileFrames
 from ltr_ext.dataset.index import index_path, save_index
 from ltr_ext.dataset.registry import open_dataset
 from ltr_ext.dataset.sequence import Sequence
-from ltr_ext.dataset.synthetic import Scene, SceneOptions
+from ltr_ext.dataset.synthetic import Scene, SceneOptions, SyntheticStills
 from ltr_ext.models.network import NetworkSpec
+from ltr_ext.models.registry import network_spec
 
 
 class StraightforwardPairs(PairDataset):
@@ -147,6 +149,23 @@ def print_index() -> None:
     print(f"{count} sequences with {pairs} pairs opened in {seconds:.2f} s")
 
 
+def print_generated(scenes: int = 8, frames: int = 30, pairs: int = 2000) -> None:
+    """Images of each camera, and pairs of `pretrain_tiny`, per second of CPU time on one core."""
+    for camera in ("rgb", "depth", "thermal", "event"):
+        seconds = 0.0
+        for number in range(scenes):
+            scene = Scene((0, number))
+            for t in range(frames + 1):
+                start = time.process_time()
+                scene.rgb(t) if camera == "rgb" else scene.aux(t, camera)
+                seconds += (time.process_time() - start) * (t > 0)  # the first also sets up
+        print(f"{camera}: {scenes * frames / seconds:.0f} images/s")
+    stills = SyntheticStills(scenes, 0, SceneOptions())
+    dataset = PairDataset([stills], None, network_spec("ostrack_tiny"), pairs)
+    cpu_seconds(dataset, range(10 * scenes))  # draws all scenes
+    print(f"pairs of drawn stills: {pairs / cpu_seconds(dataset, range(pairs)):.0f} pairs/s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=60, help="pairs per round")
@@ -158,6 +177,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, help="only watch the memory over so many pairs")
     parser.add_argument("--events", action="store_true", help="only the event representations")
     parser.add_argument("--index", action="store_true", help="only opening with an index")
+    parser.add_argument("--generated", action="store_true", help="only generated videos")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -165,6 +185,8 @@ def main() -> None:
         return print_events()
     if arguments.index:
         return print_index()
+    if arguments.generated:
+        return print_generated()
     spec = NetworkSpec(name="benchmark", template_size=128, search_size=256, in_channels=6)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
