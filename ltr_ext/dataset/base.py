@@ -14,7 +14,7 @@ import numpy as np
 from srft_plugin.errors import UserError
 
 from .annotation import numbered_lines, read_boxes, read_flags
-from .files import FileFrames, image_names, image_number
+from .files import FileFrames, has_gaps, image_names, image_number
 from .sequence import Sequence
 
 RENDER = "render it with `srft data events`"
@@ -38,7 +38,10 @@ class Layout:
         first_pixel: coordinate of the upper left pixel in the files, 0 or 1.
         minimum_side: boxes that are not wider and higher than this do not count as visible.
         frames: numbers of the first and last image that belong to the sequence; None for all.
-        cut_tail: leave images behind the last row of the ground truth out.
+        cut_tail: leave out images behind the last row of the ground truth, and rows behind the
+            last image, unless images are missing between others.
+        counted: the numbers in the names of the colour images count the frames of the recording
+            that events are rendered from, the first of which is 0.
         init_only: the ground truth may hold the first box alone (test sets with a server).
     """
 
@@ -53,6 +56,7 @@ class Layout:
     minimum_side: float = 0.0
     frames: tuple[int, int] | None = None
     cut_tail: bool = False
+    counted: bool = False
     init_only: bool = False
 
 
@@ -84,8 +88,8 @@ def read_sequence(entry: Entry) -> Sequence:
     file, boxes = read_ground_truth(entry)
     if layout.init_only and len(boxes) == 1:
         boxes = np.concatenate([boxes, np.full((len(frames) - 1, 4), np.nan)])
-    if layout.cut_tail and len(boxes) < len(frames):
-        frames = FileFrames(frames.rgb_folder, frames.rgb_names[: len(boxes)])
+    if layout.cut_tail and not has_gaps(frames.rgb_names):
+        frames, boxes = frames.first(len(boxes)), boxes[: len(frames)]
     if len(boxes) != len(frames):
         raise UserError(
             f"{file}: {len(boxes)} rows for {len(frames)} frames; expected one row per frame. "
@@ -188,16 +192,26 @@ def mark_absent(entry: Entry, boxes: np.ndarray) -> None:
         UserError: a label file does not have one label per row.
     """
     boxes[~(boxes[:, 2:] > entry.layout.minimum_side).all(1)] = np.nan
-    for file, flags, seen in presence_labels(entry):
+    for file, flags, seen in presence_labels(entry, len(boxes)):
         if len(flags) != len(boxes):
             raise UserError(f"{file}: {len(flags)} labels for {len(boxes)} boxes; expected as many")
         boxes[flags != seen] = np.nan
 
 
-def presence_labels(entry: Entry) -> list[tuple[Path, np.ndarray, int]]:
-    """The label files that a sequence has: (file, labels, value that says "can be seen")."""
-    pairs = [(entry.folder / file, seen) for file, seen in entry.layout.presence]
-    return [(file, read_flags(file), seen) for file, seen in pairs if file.is_file()]
+def presence_labels(entry: Entry, rows: int) -> list[tuple[Path, np.ndarray, int]]:
+    """The label files that a sequence has: (file, labels, value that says "can be seen").
+
+    Where a file has more labels than the ground truth has ``rows``, and the surplus at its start
+    says absent, the boxes begin with the first visible frame; the surplus is left out.
+    """
+    labels = []
+    for name, seen in entry.layout.presence:
+        file = entry.folder / name
+        if file.is_file():
+            flags = read_flags(file)
+            surplus = max(len(flags) - rows, 0)
+            labels.append((file, flags[surplus * bool((flags[:surplus] != seen).all()) :], seen))
+    return labels
 
 
 def find_path(entry: Entry, patterns: Many[str], what: str, hint: str = "") -> Path:

@@ -25,7 +25,7 @@ from .base import (
     read_extra,
     read_ground_truth,
 )
-from .files import FileFrames, misnamed, missing_numbers, pair_by_number
+from .files import FileFrames, has_gaps, misnamed, missing_numbers, pair_by_number
 from .registry import find_kind, find_split, open_dataset
 
 EXTRACT = "extract or download it again"
@@ -208,7 +208,8 @@ def _image_problems(
             problems.append((text, "register the images to one size"))
     if len(sizes) > 1:
         found = ", ".join(f"{width}x{height}" for height, width in sizes)
-        problems.append((f"frames of several sizes: {found}", EXTRACT))
+        remedy = f"{EXTRACT}, unless the video itself changes (a few of GOT-10k do)"
+        problems.append((f"frames of several sizes: {found}", remedy))
     return bad, next(iter(sizes), None), problems
 
 
@@ -221,17 +222,19 @@ def _box_problems(
 ) -> Iterator[tuple[str, str]]:
     layout = entry.layout
     if frames and len(boxes) != len(frames) and not (layout.init_only and len(boxes) == 1):
-        longer = len(boxes) > len(frames)
-        if longer or not layout.cut_tail:
+        longer, cut = len(boxes) > len(frames), layout.cut_tail
+        if longer or not cut:
             yield (
                 f"{file.name}: {len(boxes)} rows for {len(frames)} frames",
-                "extract it again, or cut it with --fix-index",
+                "the last rows are not used; extract it again if images are missing"
+                if cut and not has_gaps(frames.rgb_names)
+                else "extract it again, or cut it with --fix-index",
             )
     if size is not None:
         for problem, remedy in _place_problems(boxes, np.array(size[::-1])):
             yield f"{file.name}: {problem}", remedy
     try:
-        labels = presence_labels(entry)
+        labels = presence_labels(entry, len(boxes))
         marked = boxes.copy()
         mark_absent(entry, marked)
     except UserError as error:

@@ -22,7 +22,7 @@ from ltr_ext.data.events import DEFAULT_FORM, Events, render_events
 from srft_plugin.errors import UserError
 
 from .base import Entry, find_path
-from .files import image_names
+from .files import image_names, image_number
 
 SUFFIXES = (".aedat4", ".h5", ".hdf5")
 _COLUMNS = ("t", "x", "y", "p")
@@ -145,8 +145,9 @@ def render_sequence(entry: Entry, form: str = DEFAULT_FORM) -> int:
     """Writes the event images that a sequence lacks; returns how many.
 
     Image i shows the events between colour image i - 1 and colour image i, the first those since
-    the beginning. The files are PNG, named like the colour images, in the first folder of the
-    layout; they appear there only when all are written.
+    the frame before it, if the recording has one, or since the beginning. The files are PNG, named
+    like the colour images, in the first folder of the layout; they appear there only when all are
+    written.
 
     Raises:
         UserError: no colour images, no stream, or one whose colour images are not those of the
@@ -160,17 +161,18 @@ def render_sequence(entry: Entry, form: str = DEFAULT_FORM) -> int:
     if not files:
         raise UserError(f"{entry.folder}: neither event images nor a stream to render them from")
     stream = read_stream(files[0])
-    if len(stream.frame_times) != len(names) or stream.shape is None:
+    times, start = _times_of(names, stream.frame_times, layout.counted)
+    if len(times) != len(names) or stream.shape is None:
         raise UserError(
-            f"{files[0]}: {len(stream.frame_times)} frame times for {len(names)} colour images; "
+            f"{files[0]}: {len(times)} frame times for {len(names)} colour images; "
             "the events cannot be assigned to frames, leave the sequence out"
         )
     target = entry.folder / layout.aux[0].format(name=entry.name)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a call that was interrupted
     partial.mkdir()
-    start = min(int(stream.events.t[0]), int(stream.frame_times[0]))
-    for name, end in zip(names, stream.frame_times.tolist(), strict=True):
+    start = min(int(stream.events.t[0]), int(times[0])) if start is None else start
+    for name, end in zip(names, times.tolist(), strict=True):
         image = render_events(stream.events.between(start, end), stream.shape, form, (start, end))
         file = partial / Path(name).with_suffix(".png").name
         if not cv2.imwrite(str(file), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
@@ -178,6 +180,19 @@ def render_sequence(entry: Entry, form: str = DEFAULT_FORM) -> int:
         start = end
     partial.rename(target)
     return len(names)
+
+
+def _times_of(names: list[str], times: np.ndarray, counted: bool) -> tuple[np.ndarray, int | None]:
+    """Times of the colour images among those of a recording's frames, and that of the one before.
+
+    A recording may have more frames than were extracted: the public script leaves out the last one.
+    Where the names count its frames (``Layout.counted``), they say which these are.
+    """
+    numbers = [image_number(name) for name in names]
+    if not counted or len(times) <= len(names) or None in numbers or max(numbers) >= len(times):
+        return times, None
+    before = min(numbers) - 1
+    return times[numbers], int(times[before]) if before >= 0 else None
 
 
 def render_dataset(entries: list[Entry], form: str) -> tuple[int, list[str]]:

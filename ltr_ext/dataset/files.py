@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -58,6 +58,10 @@ class FileFrames:
 
     def __len__(self) -> int:
         return len(self.rgb_names)
+
+    def first(self, count: int) -> FileFrames:
+        """The first ``count`` frames."""
+        return replace(self, rgb_names=self.rgb_names[:count], aux_names=self.aux_names[:count])
 
     def rgb_path(self, index: int) -> Path:
         """File of colour image ``index``."""
@@ -158,6 +162,12 @@ def image_number(name: str) -> int | None:
     """The last number in the name of an image, None without any."""
     digits = re.findall(r"\d+", name)
     return int(digits[-1]) if digits else None
+
+
+def has_gaps(names: Many[str]) -> bool:
+    """Whether the numbers of images, in natural order, do not follow one another."""
+    numbers = [image_number(name) for name in names]
+    return None in numbers or numbers != list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def misnamed(names: Many[str]) -> list[str]:

@@ -59,6 +59,7 @@ _VISEVENT = Layout(
     annotation=_GROUND_TRUTH,
     modality="event",
     presence=(("absent_label.txt", 1),),
+    counted=True,
 )
 _COESOT = Layout(
     rgb=("{name}_aps", "color_frames", "img"),
@@ -66,6 +67,7 @@ _COESOT = Layout(
     annotation=_GROUND_TRUTH,
     modality="event",
     presence=(("absent.txt", 1),),
+    counted=True,
 )
 _FE108 = Layout(
     rgb=("img",),
@@ -100,12 +102,16 @@ KINDS: dict[str, Kind] = {
         _RGBT,
         {
             "train": Split(
-                ("trainingset", "train"),
+                ("trainingset", "[Tt]raining[Ss]et/[Tt]rainingset", "train"),
                 ("trainingsetList.txt",),
                 count=979,
                 layout=replace(_RGBT, minimum_side=_LEAST),
             ),
-            "test": Split(("testingset", "test"), ("testingsetList.txt",), count=245),
+            "test": Split(
+                ("testingset", "[Tt]esting[Ss]et/[Tt]estingset", "test"),
+                ("testingsetList.txt",),
+                count=245,
+            ),
         },
     ),
     "gtot": Kind(

@@ -154,6 +154,8 @@ def _path_order(path: Path) -> list[str | int]:
 
 def _variants(name: str, entry: Entry, root: Path) -> list[Entry]:
     """The sequences that one folder holds: one, except where a data set cuts or doubles them."""
+    if name == "depthtrack" and entry.name == "toy07_indoor_320":  # 1406 rows for 1367 images
+        return [replace(entry, layout=replace(entry.layout, cut_tail=True))]
     if name == "otb":
         return _otb_variants(entry)
     if name == "uav123":
@@ -166,17 +168,18 @@ def _otb_variants(entry: Entry) -> list[Entry]:
     layout = entry.layout
     if entry.name == "David":
         return [replace(entry, layout=replace(layout, frames=(300, 770)))]
-    targets = sorted(entry.folder.glob("groundtruth_rect.[0-9].txt"))
-    if len(targets) < 2:
-        return [entry]
-    return [
+    files = sorted(entry.folder.glob("groundtruth_rect.[0-9].txt"))
+    targets = [
         Entry(f"{entry.name}-{n}", entry.folder, replace(layout, annotation=(file.name,)))
-        for n, file in enumerate(targets, 1)
+        for n, file in enumerate(files, 1)
+        if file.stat().st_size  # the first one of Human4 is empty
     ]
+    return targets or [entry]
 
 
 _UAV123_ROW = re.compile(
-    r"'name','([^']+)','path','[^']*?([^'\\/]+)[\\/]?','startFrame',(\d+),'endFrame',(\d+)"
+    r"'name','([^']+)','path','[^']*?UAV123[\\/]([^'\\/]+)[\\/]?',"
+    r"'startFrame',(\d+),'endFrame',(\d+)"
 )
 
 
@@ -192,9 +195,14 @@ def _uav123_variants(entry: Entry, root: Path) -> list[Entry]:
 
 @lru_cache(maxsize=4)
 def _uav123_cuts(root: Path) -> list[tuple[str, str, int, int]]:
-    """(sequence, video, first image, last image) as configSeqs.m lists them, if it is there."""
+    """(sequence, video, first image, last image) as configSeqs.m lists them, if it is there.
+
+    The file may list UAV20L first, which shares some sequences, and the same videos at 10 frames
+    per second, which are others.
+    """
     for file in (root / "configSeqs.m", root / "util" / "configSeqs.m"):
         if file.is_file():
             rows = _UAV123_ROW.findall(file.read_text(encoding="utf-8", errors="replace"))
-            return [(item, video, int(first), int(last)) for item, video, first, last in rows]
+            cuts = [(item, video, int(first), int(last)) for item, video, first, last in rows]
+            return list({cut[0]: cut for cut in cuts}.values())
     return []

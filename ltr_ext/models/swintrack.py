@@ -151,8 +151,7 @@ class Encoder(PairPositions):
     def __init__(self, spec: SwinTrackSpec) -> None:
         super().__init__(spec, search_queries=False)
         self.layers = nn.ModuleList(
-            Block(spec.width, HEADS, 0.0, nn.LayerNorm)
-            for _ in range(spec.encoder_layers)
+            Block(spec.width, HEADS, 0.0, nn.LayerNorm) for _ in range(spec.encoder_layers)
         )
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -168,11 +168,28 @@ def test_the_command_says_what_it_cannot_render_and_removes_an_index_from_before
     assert data.names == ["bird", "cat", "cow", "dog"] and len(data[0]) == 2
 
 
+def test_names_count_the_frames_of_a_longer_recording(bare, copies, monkeypatch):
+    """The public script extracts all frames but the last; a sequence may also begin later."""
+    events = Events(np.array([5, 15, 25, 35, 45]), np.arange(5), np.zeros(5, int), np.ones(5, bool))
+    stream = EventStream(events, (1, 5), np.array([10, 20, 30, 40, 50]))
+    monkeypatch.setattr(event_stream, "read_stream", lambda path: stream)
+    folder = bare / "test" / "bird"
+    for first, shown in ((0, [{0}, {1}]), (2, [{2}, {3}])):
+        shutil.rmtree(folder / "vis_imgs")
+        copies.write_images(folder / "vis_imgs", copies.numbered("frame%04d.bmp", first, 2))
+        entry = open_dataset("visevent", bare, "test").entries[0]
+        assert render_sequence(entry) == 2
+        for number, columns in enumerate(shown, first):
+            image = read_rgb(folder / "event_imgs" / f"frame{number:04d}.png")
+            assert set(np.flatnonzero((image[0] != 255).any(1))) == columns
+        shutil.rmtree(folder / "event_imgs")
+
+
 def test_a_stream_of_other_frames_is_an_error_and_leaves_nothing(bare, recording, copies):
     folder = bare / "test" / "bird"
     copies.write_images(folder / "vis_imgs", ["frame0002.bmp"])
     entry = open_dataset("visevent", bare, "test").entries[0]
-    with pytest.raises(UserError, match="2 frame times for 3 colour images"):
+    with pytest.raises(UserError, match="2 frame times for 3 colour images"):  # more images
         render_sequence(entry)
     (folder / "bird.aedat4").unlink()
     with pytest.raises(UserError, match="neither event images nor a stream"):

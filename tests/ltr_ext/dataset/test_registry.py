@@ -78,6 +78,53 @@ def test_frames_are_found_without_a_pattern_that_could_match_another(copies, tmp
     assert frames.aux_path(1).name == "000001i.jpg"
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("TrainingSet/trainingset", "TestingSet/testingset"),
+        ("TrainingSet/Trainingset", "TestingSet/testingset"),
+    ],
+)
+def test_lasher_as_its_archives_unpack(copies, tmp_path, train, test):
+    copies.write_rgbt(tmp_path / train / "boy")
+    copies.write_rgbt(tmp_path / test / "girl")
+    (tmp_path / "trainingsetList.txt").write_text("boy\n")
+    (tmp_path / "testingsetList.txt").write_text("girl\n")
+    assert open_dataset("lasher", tmp_path, "train").names == ["boy"]
+    data = open_dataset("lasher", tmp_path, "test")
+    assert data.names == ["girl"] and len(data[0]) == copies.LENGTH
+
+
+def test_the_surplus_rows_of_one_sequence_are_known(copies, tmp_path):
+    """They are left out unless an image is missing; those of other sequences are an error."""
+    for name in ("toy07_indoor_320", "toy09"):
+        copies.write_rgbd(tmp_path / "train" / name)
+        copies.write_rows(
+            tmp_path / "train" / name / "groundtruth.txt", [*copies.BOXES, (1, 1, 9, 9)]
+        )
+    known, other = range(2)
+    sequence = open_dataset("depthtrack", tmp_path, "train")[known]
+    assert len(sequence) == len(sequence.frames) == len(sequence.boxes) == copies.LENGTH
+    with pytest.raises(UserError, match="5 rows for 4 frames"):
+        open_dataset("depthtrack", tmp_path, "train")[other]
+    for channel, suffix in (("color", "jpg"), ("depth", "png")):
+        (tmp_path / "train" / "toy07_indoor_320" / channel / f"00000002.{suffix}").unlink()
+    with pytest.raises(UserError, match="5 rows for 3 frames"):
+        open_dataset("depthtrack", tmp_path, "train")[known]
+
+
+def test_labels_may_begin_before_the_boxes(copies, tmp_path):
+    """Where all of the surplus says absent, and not otherwise."""
+    copies.write_visevent(tmp_path / "test" / "cat")
+    labels = tmp_path / "test" / "cat" / "absent_label.txt"
+    labels.write_text("0\n0\n1\n0\n1\n1\n")
+    visible = open_dataset("visevent", tmp_path, "test")[0].visible
+    np.testing.assert_array_equal(visible, [True, False, True, True])
+    labels.write_text("0\n1\n1\n0\n1\n1\n")
+    with pytest.raises(UserError, match="6 labels for 4 boxes"):
+        open_dataset("visevent", tmp_path, "test")[0]
+
+
 def test_a_box_of_zeros_is_absent(copies, tmp_path):
     copies.write_rgbt(tmp_path / "trainingset" / "boy")
     copies.write_rows(
@@ -182,14 +229,26 @@ def test_otb_two_targets_a_late_start_and_a_tail(copies, tmp_path):
     assert data[3].boxes[0, 0] - data[2].boxes[0, 0] == 1
 
 
+def test_otb_knows_the_second_target_of_human4_alone(copies, tmp_path):
+    copies.write_otb(tmp_path / "Human4")
+    (tmp_path / "Human4" / "groundtruth_rect.txt").rename(
+        tmp_path / "Human4" / "groundtruth_rect.2.txt"
+    )
+    (tmp_path / "Human4" / "groundtruth_rect.1.txt").touch()
+    data = open_dataset("otb", tmp_path, "test")
+    assert data.names == ["Human4-2"] and len(data[0]) == copies.LENGTH
+
+
 def test_uav123_cuts_videos_as_its_toolkit_says(copies, tmp_path):
     names = [*copies.numbered("%06d.jpg", 1, 6), "cover.jpg"]
     copies.write_images(tmp_path / "data_seq" / "UAV123" / "bird1", names)
     for name, rows in (("bird1_1", copies.BOXES[:2]), ("bird1_2", copies.BOXES[:3])):
         copies.write_rows(tmp_path / "anno" / "UAV123" / f"{name}.txt", rows)
-    path = r"D:\UAV123\data_seq\UAV123\bird1" + "\\"
+    path, slow = (rf"D:\UAV123\data_seq\{s}\bird1" + "\\" for s in ("UAV123", "UAV123_10fps"))
     (tmp_path / "configSeqs.m").write_text(
         f"struct('name','bird1_1','path','{path}','startFrame',1,'endFrame',2,'nz',6),...\n"
+        f"struct('name','bird1_1','path','{path}','startFrame',1,'endFrame',2,'nz',6),...\n"
+        f"struct('name','bird1_2','path','{slow}','startFrame',2,'endFrame',3,'nz',6),...\n"
         f"struct('name','bird1_2','path','{path}','startFrame',4,'endFrame',6,'nz',6),...\n"
         f"struct('name','bird1','path','{path}','startFrame',1,'endFrame',6,'nz',6);\n"
     )

@@ -241,7 +241,8 @@ DOUBLES = ("box", "factor", "window", "moved")
 FLOATS = ("eps", "margin", "share")
 KINDS = (dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(DOUBLES, "*fp64")
          | dict.fromkeys(FLOATS, "fp32") | {"frame": "*u8", "update": "*bf16", "normed": "*bf16"})
-CONSTANTS = {"CONTEXT": True, "UPDATES": True, "MIXED": True, "BLOCK": 1024, "COLUMNS": 64, "CHANNELS": 8}
+CONSTANTS = {"CONTEXT": True, "UPDATES": True, "MIXED": True, "BLOCK": 1024, "COLUMNS": 64,
+             "CHANNELS": 8}
 for name in ("_add_norm", "_read_maps", "_cut", "_move"):
     kernel = getattr(kernels, name)
     own = [argument for argument in kernel.arg_names if argument in CONSTANTS]
