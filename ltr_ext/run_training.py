@@ -241,11 +241,12 @@ def _has_prior(file: Path, kind: type[Prior], recipe: Recipe, base: TrackingNetw
     size = _prior_batch(recipe, kind)
     wanted = {
         "weights_sha256": weights_sha256(base),
-        "data": " ".join(recipe.source),
+        "data": _prior_data(recipe),
         "samples": str(recipe.prior_samples // size * size),
+        "method": "diagonal",
     }
     if kind is Prior:
-        wanted["top_k"] = str(recipe.top_k)
+        wanted |= {"top_k": str(recipe.top_k), "method": "fisher"}
     return wanted.items() <= kind.load(file).metadata.items()
 
 
@@ -277,7 +278,7 @@ def source_prior(
     batches = (
         to_device(batch, device) for batch in tqdm(loader, desc="prior sensitivity", disable=None)
     )
-    network, names = base.to(device).eval(), " ".join(recipe.source)
+    network, names = base.to(device).eval(), _prior_data(recipe)
     if kind is DiagonalFisher:
         prior = estimate_diagonal(network, sample_loss, batches, data=names)
     else:
@@ -286,6 +287,13 @@ def source_prior(
         )
     base.cpu()
     return prior
+
+
+def _prior_data(recipe: Recipe) -> str:
+    """The RGB data of a prior: where it comes from, and how its pairs are drawn."""
+    drawn = (f"{name}={getattr(recipe, name)}"
+             for name in ("seed", "max_gap", "centre_jitter", "scale_jitter"))  # fmt: skip
+    return " ".join((*recipe.source, *drawn))
 
 
 def _prior_batch(recipe: Recipe, kind: type[Prior]) -> int:

@@ -132,10 +132,12 @@ def sample(gradient: Tensor, elements: int | None = None) -> Tensor:
 
     With m independent samples the rank of any element is off by more than e with a probability
     below 2 exp(-2 m e^2) (Dvoretzky, Kiefer, Wolfowitz): 8e-12 for 32,768 samples and 2 %. The
-    stride is coprime to the last dimension, so that all columns of a matrix take their turn.
+    stride is coprime to the length of a row (of a filter, in a convolution), so that all columns
+    take their turn.
     """
     stride = max((elements or gradient.numel()) // SAMPLES, 1)
-    while gradient.numel() > 1 and math.gcd(stride, gradient.shape[-1]) > 1:
+    row = math.prod(gradient.shape[1:] or gradient.shape)
+    while gradient.numel() > 1 and math.gcd(stride, row) > 1:
         stride += 1
     return gradient.flatten()[::stride]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence as Many
 from typing import Protocol
 
@@ -99,8 +100,8 @@ class PairDataset(Dataset):
             raise UserError(
                 f"{len(datasets)} data sets, {len(ratios)} ratios: expected one for each"
             )
-        if min(ratios) < 0 or sum(ratios) <= 0:
-            raise UserError(f"ratios {ratios}: expected none below 0 and at least one above")
+        if not (all(map(math.isfinite, ratios)) and min(ratios) >= 0 and sum(ratios) > 0):
+            raise UserError(f"ratios {ratios}: expected numbers, none below 0 and at least one above")
         for dataset in datasets:
             if not len(dataset):
                 raise UserError(f"data set {dataset.name} has no sequences; check its folder")

@@ -193,7 +193,7 @@ class SUTrack(TrackingNetwork):
         super().__init__(spec)
         self.backbone = self.backbone_class(spec)
         self.box_head = CenterHead(spec.dim, spec.head_channels)
-        self.task_head = TaskHead(spec.dim)
+        self.task_head = TaskHead(spec.dim).requires_grad_(False)
         self.register_buffer("no_text", None, persistent=False)
 
     def forward(
@@ -240,10 +240,11 @@ class SUTrack(TrackingNetwork):
         task_logits = self.task_head(joined(tokens).mean(1, keepdim=True))
         return self.locate(tokens) | {"task_logits": task_logits}
 
-    def freeze(self, head: bool = True) -> None:
-        """As ``TrackingNetwork.freeze``; the task head, which the loss does not ask, stays too."""
-        super().freeze(head)
+    def requires_grad_(self, requires_grad: bool = True) -> SUTrack:
+        """Of all parameters but the task head's, which no loss asks."""
+        super().requires_grad_(requires_grad)
         self.task_head.requires_grad_(False)
+        return self
 
     def search_features(self, tokens: Tensor) -> Tensor:
         """(B, tokens, C), the search region after the class token, to (B, C, H, W)."""

@@ -13,15 +13,15 @@ import torch
 from ltr_ext.admin.files import atomic_write, file_sha256, write_text
 from srft_plugin.errors import UserError
 
-WHOLE = re.compile(r"checkpoint_ep\d{4}\.pt")
-WITHIN = re.compile(r"checkpoint_ep\d{4}_step\d{8}\.pt")
+WHOLE = re.compile(r"checkpoint_ep(\d{4,})\.pt")
+WITHIN = re.compile(r"checkpoint_ep(\d{4,})_step(\d{8,})\.pt")
 
 
 class CheckpointFolder:
     """The checkpoints in one folder, each with its SHA-256.
 
     ``checkpoint_ep%04d.pt`` is the state after so many epochs, ``checkpoint_ep%04d_step%08d.pt``
-    that within the next one, after so many steps of the run. By name they are in their order.
+    that within the next one, after so many steps of the run.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -36,7 +36,8 @@ class CheckpointFolder:
         """Checkpoint files, oldest first: those after an epoch, unless ``names`` is ``WITHIN``."""
         if not self.folder.is_dir():
             return []
-        return sorted(path for path in self.folder.iterdir() if names.fullmatch(path.name))
+        found = (path for path in self.folder.iterdir() if names.fullmatch(path.name))
+        return sorted(found, key=_progress)
 
     def save(
         self, epoch: int, state: dict[str, Any], best: int | None = None, step: int | None = None
@@ -88,7 +89,7 @@ class CheckpointFolder:
         Raises:
             UserError: there are checkpoints and none can be loaded.
         """
-        files = sorted(self.files() + self.files(WITHIN))
+        files = sorted(self.files() + self.files(WITHIN), key=_progress)
         for path in reversed(files):
             try:
                 return self.load(path)
@@ -100,3 +101,8 @@ class CheckpointFolder:
                 "delete them to start afresh"
             )
         return None
+
+
+def _progress(path: Path) -> list[int]:
+    """Epochs, and steps where the state is of within one."""
+    return [int(number) for number in re.findall(r"\d+", path.stem)]

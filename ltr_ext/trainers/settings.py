@@ -57,11 +57,14 @@ def read_recipe(folder: Path) -> Recipe:
         raise UserError(f"{folder / FILE} is not of this version: {error}") from error
 
 
-def check_settings(folder: Path, recipe: Recipe, accept: bool) -> None:
+def check_settings(folder: Path, recipe: Recipe, accept: bool) -> set[str]:
     """Compares ``recipe`` with that of the run in ``folder``; settings it lacked had the default.
 
     Args:
         accept: let other settings pass where the state of the run can go on with them.
+
+    Returns:
+        The settings that differ, but for those that no weight depends on.
 
     Raises:
         UserError: there are differences, with the list of them, or nothing to compare with.
@@ -73,7 +76,7 @@ def check_settings(folder: Path, recipe: Recipe, accept: bool) -> None:
     changed = [k for k in now if k not in FREE and before.get(k, defaults[k]) != now[k]]
     fixed = [key for key in changed if key in FIXED]
     if not changed or (accept and not fixed):
-        return
+        return set(changed)
 
     def shown(keys: list[str]) -> str:
         return ", ".join(f"{k}: {before.get(k, defaults[k])!r} -> {now[k]!r}" for k in keys)

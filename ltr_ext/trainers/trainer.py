@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -35,10 +36,12 @@ from .processes import (
     share_like,
 )
 from .settings import check_settings, with_settings, write_settings
-from .weights import RunningAverage, WeightDistance
+from .weights import RunningAverage, WeightDistance, batch_statistics
 
 LOG_EVERY = 20  # steps between reads of what the device has: each read waits for it
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# What the IoU of an epoch is measured on: with other settings it is no measure for those before.
+JUDGED_BY = {"datasets", "ratios", "validation", "validation_samples", "ema"}
 NETWORK, BEST = "network.safetensors", "best.safetensors"  # at the end, and after the best epoch
 
 
@@ -93,6 +96,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.distance = WeightDistance(self.parameters)
         self.average = RunningAverage(self.parameters, recipe.ema)
+        self.statistics: list[Tensor] = []  # what a forward pass changes
         # Steps skipped since the last read, and in a row until now; all processes agree on them.
         self.skipped, self.in_a_row = (torch.zeros((), device=device) for _ in range(2))
         self.checkpoints = CheckpointFolder(folder, recipe.keep)
@@ -146,6 +150,7 @@ class Trainer:
         self._set_generators(at_start=self.step == end - self.recipe.steps_per_epoch)
         self.network.train()
         self.network.start_epoch(self.epoch)
+        self.statistics = batch_statistics(self.network)
         sums, count, waited = {}, 0, 0.0
         started = mark = time.perf_counter()
         for batch in islice(batches, end - self.step):
@@ -189,6 +194,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * recipe.rate(step)
         self.optimizer.zero_grad()
+        before = [value.clone() for value in self.statistics]
         parts = [dict(zip(batch, part, strict=True))
                  for part in zip(*(v.chunk(recipe.accumulate) for v in batch.values()), strict=True)
                 ]  # fmt: skip
@@ -207,8 +213,10 @@ class Trainer:
         self.adamw.found_inf = skip.float()  # the fused kernel leaves all as it is, without a read
         self.optimizer.step()
         self.scaler.update()
-        self.average.update()
+        for value, start in zip(self.statistics, before, strict=True):
+            value.copy_(torch.where(skip, start, value))
         self.regularizer.after_step()
+        self.average.update(skip)
         self.skipped += skip
         self.in_a_row.add_(1).mul_(skip)
         return {name: value.detach().masked_fill(skip, 0) for name, value in values.items()}
@@ -273,7 +281,7 @@ class Trainer:
     def _finish_epoch(self, iou: float) -> None:
         """Counts the epoch just run; the network for tracking is written if it is the best."""
         self.epoch += 1
-        if self.best is None or iou > self.best["iou"]:
+        if self.best is None or iou > self.best["iou"] or math.isnan(self.best["iou"]):
             self.best = {"epoch": self.epoch, "iou": iou}
             self.write_network(self.folder / BEST)
         self._save()
@@ -308,7 +316,7 @@ class Trainer:
         state = self.checkpoints.load_newest()
         if state is None:
             return
-        check_settings(self.folder, self.recipe, accept_changes)
+        changed = check_settings(self.folder, self.recipe, accept_changes)
         network, optimizer = self.network.state_dict(), state["optimizer"]
         if accept_changes:
             optimizer = with_settings(optimizer, self.optimizer.state_dict())
@@ -327,4 +335,4 @@ class Trainer:
         self.step, self.epoch_ious = state["step"], state["epoch_ious"]
         self.generators = state["generators"]
         self.in_a_row.fill_(state["in_a_row"])
-        self.best = state["best"]
+        self.best = None if changed & JUDGED_BY else state["best"]

@@ -27,10 +27,12 @@ class RunningAverage:
         self.values = [p.detach().clone() for p in self.parameters]
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Takes the parameters in after a step."""
+    def update(self, skip: Tensor) -> None:
+        """Takes the parameters in after a step, unless ``skip`` (bool, on the device) holds."""
         if self.values:
-            torch._foreach_lerp_(self.values, self.parameters, 1 - self.decay)
+            share = ((1 - self.decay) * ~skip).to(torch.float32)
+            own, now = ([local(v) for v in values] for values in (self.values, self.parameters))
+            torch._foreach_lerp_(own, now, [share.to(v.dtype) for v in own])
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -52,6 +54,16 @@ class RunningAverage:
     def _set(self, values: list[Tensor]) -> None:
         for parameter, value in zip(self.parameters, values, strict=True):
             parameter.copy_(value)
+
+
+def batch_statistics(network: nn.Module) -> list[Tensor]:
+    """The buffers that a forward pass in training changes: those of batch norms that train."""
+    return [
+        buffer
+        for module in network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+        for buffer in module.buffers(recurse=False)
+    ]
 
 
 class WeightDistance:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -154,6 +155,8 @@ def test_head_and_positions_stay_and_the_rest_moves(base, tmp_path):
         ["source=synthetic_rgbd"],
         ["prior_samples=12"],
         ["top_k=3"],
+        ["seed=5"],
+        ["scale_jitter=1.0"],
         ["prior=given.safetensors"],
     ],
 )
@@ -176,6 +179,21 @@ def test_prior_of_other_weights_or_settings_is_not_reused(base, tmp_path, monkey
     assert not torch.equal(first.spectra[name], other.spectra[name])
     monkeypatch.setattr(run_training, "source_prior", None)  # would fail if it were called
     assert torch.equal(prior(recipe.override(changes)).spectra[name], other.spectra[name])
+
+
+def test_a_given_prior_by_another_method_is_not_taken_for_the_runs_own(base, tmp_path):
+    device, network = torch.device("cpu"), load_network(base)
+    prior = run_training.source_prior(TUNE, network, device)
+    given = replace(prior, metadata=prior.metadata | {"method": "lanczos"})
+    given.save(tmp_path / "given.safetensors")
+
+    def method(*overrides):
+        recipe = TUNE.override(list(overrides))
+        prior = run_training.run_prior(recipe, network, network, tmp_path, device, Processes())
+        return prior.metadata["method"]
+
+    assert method(f"prior={tmp_path / 'given.safetensors'}") == "lanczos"
+    assert method() == "fisher"
 
 
 def test_batches_are_as_many_as_needed_and_even():

@@ -107,6 +107,12 @@ def test_sample_visits_all_columns():
     assert len(sample(torch.empty(0))) == 0
 
 
+def test_sample_visits_all_channels_of_a_convolution():
+    """A stride of 6 would see 128 of the 768 input channels, in every step."""
+    channels = torch.arange(768.0).view(1, -1, 1, 1).expand(256, -1, 1, 1)
+    assert len(sample(channels).unique()) == 768
+
+
 def test_sparsity_by_hand():
     assert sparsity(torch.full((9,), -2.0)).item() == pytest.approx(1)
     assert sparsity(torch.tensor([0.0, 5.0, 0.0, 0.0])).item() == pytest.approx(0.5)

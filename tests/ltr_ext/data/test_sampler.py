@@ -310,6 +310,8 @@ class Empty(Painted):
         ([Painted()], [1, 2], "1 data sets, 2 ratios"),
         ([Painted()], [0], "at least one above"),
         ([Painted(), Painted()], [2, -1], "none below 0"),
+        ([Painted(), Painted()], [1, float("nan")], "expected numbers"),
+        ([Painted(), Painted()], [float("inf"), 1], "expected numbers"),
         ([Empty("hollow")], None, "hollow has no sequences"),
     ],
 )

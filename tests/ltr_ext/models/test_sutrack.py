@@ -13,6 +13,7 @@ from ltr_ext.models.sutrack import patch_coverage
 from ltr_ext.models.two_branch import two_branch_from
 from srft_plugin.errors import UserError
 from srft_plugin.groups import operation_groups
+from srft_plugin.tuning.trainable import select_trainable
 
 SMALL = {"dim": 64, "stage_depth": 1, "depth": 4, "template_size": 64, "search_size": 128}
 
@@ -72,6 +73,15 @@ def test_coverage_is_the_share_of_pixels_in_the_box(edges):
     box = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
     found = patch_coverage(torch.tensor([box], dtype=torch.float64) / 64, 64, 16)
     assert torch.allclose(found.reshape(4, 4), expected)
+
+
+def test_the_task_head_never_trains(small):
+    """No loss asks it: processes that train together would wait for its gradient."""
+    for network in (small, two_branch_from(small)):
+        for which in ("all", "backbone+head"):
+            select_trainable(network, which)
+            assert not any(p.requires_grad for p in network.task_head.parameters())
+            assert all(p.requires_grad for p in network.box_head.parameters())
 
 
 def test_two_branch_takes_all_weights_from_the_base(small):

@@ -23,6 +23,15 @@ def test_the_newest_are_kept(tmp_path):
     assert folder.load_newest()["epoch"] == 3
 
 
+def test_epochs_are_in_their_order_beyond_four_digits(tmp_path):
+    folder = CheckpointFolder(tmp_path, keep=2)
+    for epoch in (9998, 9999, 10000, 10001):
+        folder.save(epoch, state(epoch))
+    folder.save(10001, {"epoch": 10001, "step": 5}, step=100_000_000)
+    assert [path.stem for path in folder.files()] == ["checkpoint_ep10000", "checkpoint_ep10001"]
+    assert folder.load_newest() == {"epoch": 10001, "step": 5}
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 

@@ -181,6 +181,18 @@ def test_changed_settings_are_listed_and_taken_on_when_told(mini, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("override", "comparable"), [("validation=any", False), ("lr=0.01", True)]
+)
+def test_the_best_epoch_is_forgotten_where_it_was_judged_by_something_else(
+    mini, tmp_path, override, comparable
+):
+    mini.mini_trainer(tmp_path, "epochs=1").train()
+    trainer = mini.mini_trainer(tmp_path, "epochs=2", override)
+    trainer._resume(accept_changes=True)
+    assert (trainer.best is not None) == comparable
+
+
+@pytest.mark.parametrize(
     "override", ["batch_size=6", "lr_groups=fusion=1e-3", "regularizer=l2sp", "network=vipt256"]
 )
 def test_what_the_state_depends_on_cannot_change(mini, tmp_path, override):

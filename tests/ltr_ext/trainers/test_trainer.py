@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from functools import partial
+from itertools import count
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from srft_plugin import ranking
 from srft_plugin.errors import UserError
 from srft_plugin.statistics import gradient_statistics
 from srft_plugin.transfer import ranks_from_counts
+from srft_plugin.tuning.trainable import select_trainable
 
 SETTINGS = {
     "fp32": [],
@@ -120,6 +122,52 @@ def test_a_skipped_step_is_as_if_it_had_not_been(mini, tmp_path):
     assert (found["skipped"], expected["skipped"]) == (2, 0)
     for name in ("loss", "iou", "grad_norm", "gradient_sparsity", "weight_distance"):
         assert found[name] == pytest.approx(expected[name], rel=1e-6)
+
+
+def test_a_skipped_step_leaves_no_trace_in_statistics_and_averages(mini, tmp_path):
+    """A network whose own values overflow, with a head in training and an average."""
+
+    def trainer_of(name, *overrides):
+        network = mini.mini_network(0.0)
+        select_trainable(network, "backbone+head")
+        settings = ("ema=0.5", "epochs=1", "samples_per_epoch=24", *overrides)
+        return mini.mini_trainer(tmp_path / name, *settings, network=network)
+
+    trainer, calls = trainer_of("a"), count()
+    trainer.network.box_head.register_forward_pre_hook(
+        lambda _, inputs: (inputs[0] * float("inf"),) if next(calls) in (1, 4) else None
+    )
+    trainer.train()
+    assert trainer.total_skipped == 2
+    clean = trainer_of("b", "samples_per_epoch=16")
+    batches = list(mini.mini_batches(trainer.recipe, trainer.processes, 0))
+    clean.loader = lambda _: [batches[i] for i in (0, 2, 3, 5)]
+    clean.train()
+    assert_same(clean.network.state_dict(), trainer.network.state_dict())
+    assert_same(clean.weights(), trainer.weights())
+    counts = [v for n, v in trainer.network.state_dict().items() if "num_batches" in n]
+    assert counts and {int(v) for v in counts} == {4}
+
+
+def test_the_average_takes_what_the_regularizer_leaves(mini, tmp_path):
+    trainer = mini.mini_trainer(tmp_path, "ema=0.5", "epochs=1")
+    start = [p.detach().clone() for p in trainer.parameters]
+
+    @torch.no_grad()
+    def undo():
+        torch._foreach_copy_(trainer.parameters, start)
+
+    trainer.regularizer.after_step = undo
+    trainer.train()
+    assert all(map(torch.equal, trainer.average.values, start))
+
+
+def test_an_epoch_judged_nan_is_not_the_best_for_ever(mini, tmp_path, monkeypatch):
+    trainer = mini.mini_trainer(tmp_path, "epochs=4")
+    judged = iter((float("nan"), 0.2, float("nan"), 0.1))
+    monkeypatch.setattr(trainer, "_judge", lambda: {"validation_iou": next(judged)})
+    trainer.train()
+    assert trainer.best == {"epoch": 2, "iou": 0.2}
 
 
 def test_skipped_steps_count_nothing_in_the_iou_of_their_epoch(mini, tmp_path, monkeypatch):
