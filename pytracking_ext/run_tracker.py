@@ -94,13 +94,15 @@ def run(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
     )
     print(f"results: {directory}", file=sys.stderr)
-    tracked = any(box_file(directory, sequence.name).exists() for sequence in sequences)
-    if tracked and shard.index == 1:  # one process of several is enough to print scores
+    for failed, message in failures.items():
+        print(f"FAILED {failed}: {message}", file=sys.stderr)
+    tracked = [s for s in sequences if box_file(directory, s.name).exists()]
+    if tracked and all(sequence.visible.sum() == 1 < len(sequence) for sequence in tracked):
+        print(f"{name} has the first boxes alone: its server scores the files", file=sys.stderr)
+    elif tracked and shard.index == 1:  # one process of several is enough to print scores
         scores = {arguments.tracker_param: score_folder(sequences, directory, convention(name))}
         tables = [*sequence_tables(scores), total_table(name, scores)]
         print(render_all(tables, arguments.format))
-    for failed, message in failures.items():
-        print(f"FAILED {failed}: {message}", file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from ltr_ext.admin.environment import default_device
 from pytracking_ext.commands import add_video_options
 from pytracking_ext.evaluation.results import TrackResult, write_result
-from pytracking_ext.evaluation.streams import Stream, open_stream
+from pytracking_ext.evaluation.streams import Stream, open_streams
 from pytracking_ext.parameter.srft import load
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import UserError, report_errors
@@ -42,14 +43,15 @@ def follow(
     """Tracks ``box`` (xywh in the first frame) to the end of the RGB stream.
 
     Where the auxiliary stream ends early, tracking goes on by RGB and the frames are counted.
-    Ctrl-C ends the tracking, not the program: what was tracked is kept.
+    Ctrl-C ends the tracking, not the program, and so does an unreadable image (``rgb.error`` says
+    which): what was tracked is kept.
 
     Args:
         tracker: of any parameter set.
         rgb: the images.
         box: the target in the first of them.
         aux: the auxiliary images, frame by frame.
-        save: annotated video to write.
+        save: annotated video to write; frames of another size than the first are resized for it.
         progress: show a bar.
 
     Raises:
@@ -71,17 +73,17 @@ def follow(
             found, confidence = answer["target_bbox"], answer["object_presence_score"]
             answers.append((found, confidence, seconds))
             if save and writer is None:
-                writer = _open_writer(save, rgb.fps, image)
+                writer, size = _open_writer(save, rgb.fps, image), image.shape[1::-1]
             if writer is not None:
                 frame = annotated(image, found, confidence, len(answers) - 1)
-                writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+                writer.write(cv2.cvtColor(cv2.resize(frame, size), cv2.COLOR_RGB2BGR))
     except KeyboardInterrupt:
         print(f"stopped after {len(answers)} frames", file=sys.stderr)
     finally:
         if writer is not None:
             writer.release()
     if not answers:
-        raise UserError(f"{rgb.name}: no frame could be read")
+        raise rgb.error or UserError(f"{rgb.name}: no frame could be read")
     return TrackResult(*map(np.array, zip(*answers, strict=True)), tracker.aux_missing)
 
 
@@ -100,11 +102,18 @@ def annotated(
     return frame
 
 
-def _open_writer(path: Path, fps: float, image: np.ndarray) -> cv2.VideoWriter:
+def make_folder(path: Path) -> None:
+    """Makes the folder of a file to be written; raises UserError where that is not possible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}; choose another folder") from error
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"cannot write {path}: no right to write there; choose another folder")
+
+
+def _open_writer(path: Path, fps: float, image: np.ndarray) -> cv2.VideoWriter:
+    make_folder(path)
     height, width = image.shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))
     if not writer.isOpened():
@@ -133,8 +142,10 @@ def track_video(
     """Tracks by the command line's options and says where the results are."""
     device = arguments.device or default_device()
     tracker = SRFTTracker(load(param, arguments.checkpoint, device, arguments.precision))
-    aux = open_stream(arguments.aux, raw=True) if arguments.aux else None
-    result = follow(tracker, open_stream(source), box, aux, arguments.save)
+    rgb, aux = open_streams(source, arguments.aux)
+    if arguments.boxes:
+        make_folder(arguments.boxes)
+    result = follow(tracker, rgb, box, aux, arguments.save)
     found: dict[str, Any] = {"frames": len(result.boxes), "rgb_only": result.aux_missing}
     if len(result.boxes) > 1:
         found["mean_confidence"] = float(result.confidences[1:].mean())
@@ -144,6 +155,8 @@ def track_video(
     if arguments.save:
         found["video"] = str(arguments.save)
     print(json.dumps(found, indent=2) if arguments.json else _summary(found))
+    if rgb.error:
+        raise UserError(f"{rgb.error}; the {len(result.boxes)} frames before it were tracked")
     return 0
 
 

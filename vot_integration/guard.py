@@ -44,12 +44,18 @@ def evaluation_lock(workspace: Workspace, shard: Shard = WHOLE) -> Iterator[None
 
 
 def _hold(stack: contextlib.ExitStack, path: Path, exclusive: bool) -> None:
-    file = stack.enter_context(path.open("a", encoding="utf-8"))
     try:
+        # For reading, too: on NFS a shared lock needs it.
+        file = stack.enter_context(path.open("a+", encoding="utf-8"))
         fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(
             f"another evaluation of {path.parent} is running; wait for it, or give both a --shard"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be locked ({error.strerror}); the workspace has to be on a file system "
+            "with locks, in a folder that can be written to"
         ) from error
 
 

@@ -112,9 +112,12 @@ def read_run(folder: Path, run: Run) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def is_done(folder: Path, run: Run) -> bool:
-    """Whether the run's files are there and whole; the SRFT server reports every confidence."""
+    """Whether the run's files are there and whole; the SRFT server reports every confidence.
+
+    Of a run of one frame there is nothing to report.
+    """
     try:
-        return read_run(folder, run)[1] is not None
+        return read_run(folder, run)[1] is not None or len(run.frames) == 1
     except UserError:
         return False
 

@@ -76,6 +76,8 @@ def evaluate(
     if gpus:
         _check_devices(workspace, names)
     sequences = part_of(workspace, shard)
+    if not in_process:
+        _check_paths(workspace, sequences)
     outcomes = []
     with evaluation_lock(workspace, shard):
         for name in names:
@@ -105,6 +107,17 @@ def _check_devices(workspace: Workspace, names: Sequence[str]) -> None:
                 f"{workspace.directory / 'trackers.ini'}: {name} runs on {device}, and a job that "
                 "is given a GPU sees it as cuda:0; write that in env_SRFT_DEVICE, or leave out the "
                 "GPUs"
+            )
+
+
+def _check_paths(workspace: Workspace, sequences: Sequence[str]) -> None:
+    """Raises UserError where TraX cannot hand a tracker the names of the images."""
+    for sequence in sequences:
+        path = str(workspace.source(sequence))
+        if not path.isascii() or "%" in path:
+            raise UserError(
+                f"{path}: TraX takes no path with a letter beyond ASCII or a %; move the "
+                "workspace, or evaluate with --in-process"
             )
 
 

@@ -7,6 +7,9 @@ import copy
 import os
 import re
 import shutil
+import signal
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,20 +33,28 @@ class Worker:
         self._name: str | None = None
         self._tracker: Any = None
         self._runtime: KeptRuntime | None = None
+        self._interrupted = False
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> Worker:
         self._toolkit = self._exit.enter_context(toolkit_workspace(self.workspace.directory))
         self._experiment = self._toolkit.stack[self.workspace.benchmark.experiment]
+        if threading.current_thread() is threading.main_thread():
+            self._exit.callback(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
+            signal.signal(signal.SIGINT, self._interrupt)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stop()
         self._exit.close()
 
+    def _interrupt(self, number: int, frame: Any) -> None:
+        """Ctrl-C: the exception is lost where it meets the toolkit's C code, the mark is not."""
+        self._interrupted = True
+        signal.default_int_handler(number, frame)
+
     def run(self, task: Task) -> Outcome:
         """Makes the runs of a sequence that are missing or damaged, all of them with ``force``."""
-        staging = results_folder(self.workspace, task.tracker) / f"{STAGING}{os.getpid()}"
         folder = self.workspace.results(task.tracker, task.sequence)
         todo = self.workspace.runs_to_make(task.tracker, task.sequence, task.force)
         for run in todo:
@@ -51,9 +62,15 @@ class Worker:
                 path.unlink()
         start, error = time.perf_counter(), None
         if todo:
+            root = results_folder(self.workspace, task.tracker)
+            root.mkdir(parents=True, exist_ok=True)
+            # Processes of other machines, or of containers, may have the same number.
+            staging = Path(tempfile.mkdtemp(f"-{os.getpid()}", STAGING, root))
             try:
                 self._execute(task, StagedResults(folder, staging))
             except TrackerException as failure:
+                if self._interrupted:
+                    raise KeyboardInterrupt from failure
                 error = self._report(task, failure)
             finally:
                 shutil.rmtree(staging)

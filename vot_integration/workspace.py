@@ -15,6 +15,7 @@ import re
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -27,7 +28,7 @@ from srft_plugin.errors import UserError, unknown
 
 from .parameters import checked_weights
 from .results import Run, is_done, runs_of
-from .sequences import find_sequences, link_sequence
+from .sequences import find_sequences, ground_truth_lines, link_sequence
 
 PACKAGES = Path(__file__).resolve().parent.parent  # the folder that holds vot_integration
 SERVER = "vot_integration.server"
@@ -136,6 +137,8 @@ def create_workspace(
                 f"{directory} is a workspace of {len(workspace.sequences)} other sequences or of "
                 "another benchmark; choose a new folder"
             )
+        for folder in folders:
+            _check_source(workspace.source(folder.name), folder)
         channel, warnings = _auxiliary(directory), ()
     else:
         channel, warnings = _write_workspace(directory, folders, protocol)
@@ -245,12 +248,12 @@ def _write_workspace(
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
         raise UserError(f"list.txt names {', '.join(sorted(repeated))} more than once")
-    # Built beside its place and renamed at the end: a refused data set leaves nothing behind.
-    draft = directory.with_name(directory.name + ".draft")
-    shutil.rmtree(draft, ignore_errors=True)
+    # Built beside its place and moved there at the end: a refused data set leaves nothing behind.
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(".draft", f".{directory.name}-", directory.parent))
     channels, warnings = set(), []
     try:
-        (draft / "results").mkdir(parents=True)
+        (draft / "results").mkdir()
         for folder in folders:
             channel, found = link_sequence(
                 folder, draft / "sequences" / folder.name, protocol.multistart
@@ -268,12 +271,27 @@ def _write_workspace(
         }
         for path, text in files.items():
             (draft / path).write_text(text, encoding="utf-8", newline="\n")
-        if directory.is_dir():
-            directory.rmdir()
-        draft.rename(directory)
+        directory.mkdir(exist_ok=True)  # one that is there may be a shell's, or a mount point
+        for path in sorted(draft.iterdir(), key=lambda path: path.name == "config.yaml"):
+            path.rename(directory / path.name)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return channels.pop(), warnings
+
+
+def _check_source(linked: Path, folder: Path) -> None:
+    """Raises UserError unless ``linked``, of a workspace, is of the sequence in ``folder``."""
+    truth = "".join(f"{line}\n" for line in ground_truth_lines(folder / "groundtruth.txt"))
+    if (linked / "color").resolve() != (folder / "color").resolve():
+        found = f"links to {(linked / 'color').resolve().parent}"
+    elif (linked / "groundtruth.txt").read_text(encoding="utf-8") != truth:
+        found = "has another ground truth"
+    else:
+        return
+    raise UserError(
+        f"{linked} {found}, and the sequence to evaluate is {folder}; its results would be of "
+        "other data: choose a new folder for the workspace"
+    )
 
 
 def _tracker_section(

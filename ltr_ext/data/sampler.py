@@ -101,7 +101,9 @@ class PairDataset(Dataset):
                 f"{len(datasets)} data sets, {len(ratios)} ratios: expected one for each"
             )
         if not (all(map(math.isfinite, ratios)) and min(ratios) >= 0 and sum(ratios) > 0):
-            raise UserError(f"ratios {ratios}: expected numbers, none below 0 and at least one above")
+            raise UserError(
+                f"ratios {ratios}: expected numbers, none below 0 and at least one above"
+            )
         for dataset in datasets:
             if not len(dataset):
                 raise UserError(f"data set {dataset.name} has no sequences; check its folder")

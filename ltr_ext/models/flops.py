@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode, in which the counter's hooks trip over parameters
 def count_flops(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[int, int]:
     """In all, and of linear layers and convolutions alone, as Table XII; a multiply-add is two.
 

@@ -81,6 +81,11 @@ def score_frames(
         counted &= visible
     if not counted.any():
         raise UserError(f"{name}: no frame is left to score after the first one")
+    if truth.second is not None and len(truth.second) != len(truth.boxes):
+        raise UserError(
+            f"{name}: the second ground truth has {len(truth.second)} rows, the first "
+            f"{len(truth.boxes)}; expected as many, correct the file"
+        )
     if how.invalid == "previous":
         delivered = len(prediction.boxes)  # what is missing after it is a miss
         boxes[:delivered] = _repeat_previous(boxes[:delivered])

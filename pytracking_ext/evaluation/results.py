@@ -20,9 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltr_ext.admin.files import file_sha256, write_text
+from ltr_ext.dataset.annotation import read_boxes
+from ltr_ext.dataset.sequence import Sequence
 from srft_plugin.errors import UserError
 
 HEADER = "run.json"
+ROUNDED = 1e-3  # pixels; boxes are stored with four decimals
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,30 @@ def write_result(directory: Path, sequence: str, result: TrackResult) -> None:
         write_text(directory / f"{sequence}_{suffix}.txt", text)
     rows = (",".join(f"{value:.4f}" for value in row) for row in result.boxes)
     write_text(box_file(directory, sequence), "".join(f"{row}\n" for row in rows))
+
+
+def is_tracked(directory: Path, sequence: Sequence) -> bool:
+    """Whether ``directory`` has a result of ``sequence``.
+
+    Raises:
+        UserError: it has one of another sequence of that name, which had another length, or began
+            with another box.
+    """
+    path = box_file(directory, sequence.name)
+    if not path.exists():
+        return False
+    boxes, start = read_boxes(path), int(sequence.visible.argmax())
+    own = sequence.boxes[start]
+    if len(boxes) != len(sequence):
+        found, expected = f"{len(boxes)} rows", f"one for each of {len(sequence)} frames"
+    elif not np.allclose(boxes[start], own, rtol=0, atol=ROUNDED):
+        found, expected = (f"{box.round(2).tolist()} at the start" for box in (boxes[start], own))
+    else:
+        return True
+    raise UserError(
+        f"{path} is the result of another sequence {sequence.name}: found {found}, expected "
+        f"{expected}; use another --runid or --results, or delete that folder"
+    )
 
 
 def read_header(directory: Path) -> dict[str, Any]:

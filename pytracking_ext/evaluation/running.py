@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ltr_ext.dataset.sequence import Sequence
 from pytracking_ext.analysis.metrics import overlap
-from pytracking_ext.evaluation.results import TrackResult, box_file, write_result
+from pytracking_ext.evaluation.results import TrackResult, is_tracked, write_result
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.tracker.srft import SRFTTracker, track_together
 from srft_plugin.errors import UserError
@@ -156,9 +156,12 @@ def track_dataset(
 
     Returns:
         The message of each sequence that failed.
+
+    Raises:
+        UserError: ``directory`` has results of other sequences.
     """
     failures: dict[str, str] = {}
-    waiting = [s for s in sequences if not box_file(directory, s.name).exists()]
+    waiting = [s for s in sequences if not is_tracked(directory, s)]
     for sequence, outcome in track_many(waiting, parameters, batch, threads, progress):
         if isinstance(outcome, TrackResult):
             _keep(sequence, outcome, directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,27 +10,38 @@ import cv2
 import numpy as np
 
 from ltr_ext.data.io import read_raw, read_rgb
-from ltr_ext.dataset.files import image_names
+from ltr_ext.dataset.files import FileFrames, image_names, pair_by_number
 from srft_plugin.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class Stream:
-    """An iterator over images, with what is known about them.
+    """An iterator over images, with what is known about them. It ends at one that is unreadable.
 
     Attributes:
         name: for messages.
         fps: frames per second; 25 where the source does not say.
         length: number of frames, None where it is not known (cameras).
+        error: why it ended before its end.
     """
 
     def __init__(
-        self, name: str, images: Iterator[np.ndarray], fps: float = 25.0, length: int | None = None
+        self,
+        name: str,
+        images: Iterator[np.ndarray | None],
+        fps: float = 25.0,
+        length: int | None = None,
     ) -> None:
         self.name, self.fps, self.length = name, fps, length
+        self.error: UserError | None = None
         self._images = images
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self._images
+    def __iter__(self) -> Iterator[np.ndarray | None]:
+        try:
+            yield from self._images
+        except UserError as error:
+            self.error = error
 
 
 def open_stream(source: str, raw: bool = False) -> Stream:
@@ -37,14 +49,15 @@ def open_stream(source: str, raw: bool = False) -> Stream:
 
     Args:
         source: a path, or the number of a camera.
-        raw: images of a folder as they are stored (16-bit depth), not as RGB.
+        raw: auxiliary images: those of a folder as they are stored (16-bit depth), not as RGB, and
+            None, with a warning, in place of an unreadable one.
 
     Raises:
         UserError: nothing there that can be read.
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return _folder(path, read_raw if raw else read_rgb)
+        return _folder(path, _read_if_whole if raw else read_rgb)
     if not source.isdigit() and not path.is_file():
         raise UserError(
             f"{source}: no such video, folder of images, or camera (a camera is a number)"
@@ -57,7 +70,44 @@ def open_stream(source: str, raw: bool = False) -> Stream:
     return Stream(source, _video(capture), fps if fps > 0 else 25.0, frames if frames > 0 else None)
 
 
-def _folder(path: Path, read: Callable[[Path], np.ndarray]) -> Stream:
+def open_streams(rgb: str, aux: str | None) -> tuple[Stream, Stream | None]:
+    """The images, and the auxiliary ones frame by frame.
+
+    Of two folders that hold different numbers of images the numbers in the names say which belong
+    together; an image without partner has None.
+
+    Raises:
+        UserError: nothing there that can be read, or names that do not tell.
+    """
+    images = open_stream(rgb)
+    if aux is None:
+        return images, None
+    others, folders = open_stream(aux, raw=True), (Path(rgb).expanduser(), Path(aux).expanduser())
+    if not all(folder.is_dir() for folder in folders) or images.length == others.length:
+        return images, others
+    names, aux_names = map(image_names, folders)
+    pairs = pair_by_number(FileFrames(folders[0], names, folders[1], aux_names))
+    if pairs is None:
+        raise UserError(
+            f"{rgb} has {len(names)} images, {aux} {len(aux_names)}, and the numbers in their "
+            "names do not say which belong together; remove those without a partner"
+        )
+    partner = dict(pairs)
+    found = (
+        _read_if_whole(folders[1] / partner[name]) if name in partner else None for name in names
+    )
+    return images, Stream(aux, found, length=len(names))
+
+
+def _read_if_whole(path: Path) -> np.ndarray | None:
+    try:
+        return read_raw(path)
+    except UserError as error:
+        log.warning("%s; this frame is tracked by its RGB image alone", error)
+        return None
+
+
+def _folder(path: Path, read: Callable[[Path], np.ndarray | None]) -> Stream:
     names = image_names(path)
     if not names:
         raise UserError(f"{path}: no images in this folder")

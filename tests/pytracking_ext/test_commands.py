@@ -13,7 +13,7 @@ import pytest
 from pytracking_ext import run_tracker, run_video
 from pytracking_ext.commands import add_commands
 from pytracking_ext.evaluation.attributes import ATTRIBUTES
-from pytracking_ext.evaluation.streams import open_stream
+from pytracking_ext.evaluation.streams import Stream, open_stream, open_streams
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import UserError, report_errors
 
@@ -176,6 +176,48 @@ def test_track_two_streams(depthtrack, white_tracker, white_finder, tmp_path, ca
     assert "1 frames had no auxiliary image" in capsys.readouterr().out
 
 
+def test_folders_of_different_lengths_are_paired_by_number(depthtrack):
+    bag = depthtrack / "test" / "bag"
+    whole = list(open_streams(str(bag / "color"), str(bag / "depth"))[1])
+    (bag / "depth" / "00000005.png").unlink()
+    rgb, aux = open_streams(str(bag / "color"), str(bag / "depth"))
+    found = list(aux)
+    assert rgb.length == aux.length == len(found) == 12
+    assert [index for index, image in enumerate(found) if image is None] == [4]
+    assert np.array_equal(found[5], whole[5])
+    for path in (bag / "depth").iterdir():
+        path.rename(path.with_name(f"x{path.stem[-2:]}_1.png"))  # all have the number 1
+    with pytest.raises(UserError, match="has 12 images, .*depth 11, and the numbers"):
+        open_streams(str(bag / "color"), str(bag / "depth"))
+
+
+def test_an_unreadable_image_costs_its_frame_or_ends_the_track(
+    depthtrack, white_tracker, white_finder, tmp_path, capsys
+):
+    white_tracker.network = white_finder(in_channels=6)
+    bag, boxes = depthtrack / "test" / "bag", tmp_path / "boxes.txt"
+    for path in (bag / "depth" / "00000003.png", bag / "color" / "00000009.jpg"):
+        path.write_bytes(path.read_bytes()[:40])
+    words = ["track", "--rgb", bag / "color", "--aux", bag / "depth", "--init", "20,30,20,16"]
+    assert srft(*words, "--boxes", boxes) == 2
+    output = capsys.readouterr()
+    assert "1 frames had no auxiliary image" in output.out and "8 frames" in output.out
+    assert "00000009.jpg" in output.err and "the 8 frames before it were tracked" in output.err
+    assert len(np.loadtxt(boxes, delimiter=",")) == 8
+    (bag / "color" / "00000001.jpg").write_bytes(b"no image")
+    assert srft(*words) == 2
+    assert "00000001.jpg" in capsys.readouterr().err
+
+
+def test_frames_of_another_size_are_in_the_video(parameters, white_square, tmp_path):
+    sequence, save = white_square(), tmp_path / "video.mp4"
+    images = [sequence.frames.rgb(0), sequence.frames.rgb(1)[:-20], sequence.frames.rgb(2)]
+    stream = Stream("frames", iter(images))
+    tracker = SRFTTracker(parameters)
+    run_video.follow(tracker, stream, sequence.boxes[0], save=save, progress=False)
+    assert len(list(open_stream(str(save)))) == 3
+
+
 def test_ctrl_c_keeps_what_was_tracked(parameters, white_square, tmp_path):
     sequence = white_square()
 
@@ -183,7 +225,7 @@ def test_ctrl_c_keeps_what_was_tracked(parameters, white_square, tmp_path):
         yield from (sequence.frames.rgb(i) for i in range(5))
         raise KeyboardInterrupt
 
-    stream = run_video.Stream("camera", interrupted())
+    stream = Stream("camera", interrupted())
     save = tmp_path / "video.mp4"
     result = run_video.follow(
         SRFTTracker(parameters), stream, sequence.boxes[0], save=save, progress=False
@@ -201,6 +243,7 @@ def test_ctrl_c_keeps_what_was_tracked(parameters, white_square, tmp_path):
         (["--rgb", "{empty}", "--init", "1,2,3,4"], "no images in this folder"),
         (["--rgb", "{file}", "--init", "1,2,3,4"], "cannot open this video"),
         (["--rgb", "{folder}", "--init", "1,2,3,4", "--save", "{file}/x.mp4"], "cannot write"),
+        (["--rgb", "{folder}", "--init", "1,2,3,4", "--boxes", "{file}/x.txt"], "cannot write"),
     ],
 )
 def test_track_refuses_nonsense(depthtrack, white_tracker, tmp_path, capfd, words, message):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ltr_ext.dataset.registry import open_dataset
+from ltr_ext.models.registry import build_network
 from pytracking_ext import run_tracker
 from pytracking_ext.analysis.conventions import convention
 from pytracking_ext.evaluation.datasets import Shard, part, read_sequences
@@ -16,7 +17,7 @@ from pytracking_ext.evaluation.loading import read_predictions
 from pytracking_ext.evaluation.results import TrackResult, write_result
 from pytracking_ext.evaluation.running import track_dataset, track_sequence
 from pytracking_ext.evaluation.scores import score_folder
-from pytracking_ext.parameter.srft import in_engine
+from pytracking_ext.parameter.srft import TrackerParameters, in_engine
 from pytracking_ext.run_tracker import evaluate, network_size
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.cli import main as srft
@@ -64,6 +65,25 @@ def test_results_of_other_weights_are_not_mixed_in(tmp_path, parameters, sequenc
     assert header["checkpoint"] == str(parameters.checkpoint)
     assert header["versions"]["torch"] and "CPU" in header["device"]
     assert header["parameters_m"] == 1e-6
+
+
+def test_results_of_other_data_are_not_taken_for_this_data(
+    tmp_path, parameters, sequences, white_square
+):
+    evaluate(parameters, sequences, tmp_path / "r", progress=False)
+    moved = replace(sequences[0], boxes=sequences[0].boxes + [3, 0, 0, 0])
+    with pytest.raises(UserError, match="slow.txt is the result of another sequence slow: found"):
+        evaluate(parameters, [moved], tmp_path / "r", progress=False)
+    with pytest.raises(UserError, match=r"found 12 rows, expected one for each of 9 frames"):
+        evaluate(parameters, [white_square("slow", speed=1, length=9)], tmp_path / "r")
+
+
+@pytest.mark.parametrize("name", ["upvpt_swintrack_t224", "two_branch_ostrack256"])
+def test_the_size_of_every_kind_of_network_is_known(name, tmp_path):
+    with torch.device("meta"):
+        network = build_network(name)
+    size = network_size(TrackerParameters(network, tmp_path / "weights", "meta"))
+    assert size["gflops"] > 1 and size["parameters_m"] > 1
 
 
 def test_the_engine_leaves_the_size_of_the_network_as_it_is(tiny_parameters):
@@ -232,6 +252,20 @@ def test_the_command_tracks_scores_and_fails_honestly(
     assert "nowhere" in capsys.readouterr().err
     assert srft(["evaluate", *command[1:]]) == 0  # the same command, for data sets of one's own
     assert capsys.readouterr().out == output
+
+
+def test_where_a_server_has_the_ground_truth_nothing_is_scored(
+    tmp_path, parameters, sequences, monkeypatch, capsys
+):
+    for sequence in sequences:
+        sequence.boxes[1:] = np.nan
+    monkeypatch.setattr(run_tracker, "load", lambda *_: parameters)
+    monkeypatch.setattr(run_tracker, "open_test_set", lambda name, root: sequences)
+    command = ["srft", "any", "--dataset_name", "trackingnet", "--results", str(tmp_path)]
+    assert run_tracker.main(command) == 0
+    output = capsys.readouterr()
+    assert output.out == "" and "its server scores the files" in output.err
+    assert (tmp_path / "srft" / "any" / "trackingnet" / "fast.txt").exists()
 
 
 @pytest.mark.parametrize(("split", "seen"), [("train", [1, 0, 1]), ("test", [1, 1, 1])])

@@ -1,5 +1,6 @@
 """Conventions by hand, official scripts' rules, the VOT toolkit's figures."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -96,6 +97,8 @@ def test_the_better_of_two_ground_truths():
     np.testing.assert_allclose(better.distances, [0, MISS])
     first = score_frames(truth, Prediction(BOXES), Convention())
     np.testing.assert_allclose(first.overlaps, [1 / 3, MISS])
+    with pytest.raises(UserError, match="bag: the second ground truth has 3 rows, the first 4"):
+        score_frames(replace(truth, second=second[:3]), Prediction(BOXES), Convention(), "bag")
 
 
 def test_clipping_to_the_image():

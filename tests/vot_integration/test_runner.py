@@ -1,14 +1,17 @@
 """Evaluation by TraX and the toolkit's API: equal to the plain commands, honest after faults."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from vot.tracker import TrackerException
 
 from pytracking_ext.evaluation.datasets import Shard
 from srft_plugin.errors import UserError
@@ -16,6 +19,8 @@ from vot_integration.analysis import analyse
 from vot_integration.guard import evaluation_lock
 from vot_integration.results import read_run, write_run
 from vot_integration.runner import all_runs, evaluate, part_of
+from vot_integration.tasks import Task
+from vot_integration.worker import Worker
 from vot_integration.workspace import PACKAGES
 
 from .conftest import write_sequence
@@ -272,6 +277,56 @@ def test_killed_while_writing_and_resumed(make_workspace):
     evaluate(workspace)
     assert result_files(workspace) == whole
     assert not list(root.glob(".staging-*"))
+
+
+def test_ctrl_c_that_meets_the_toolkits_c_code_ends_the_evaluation(make_workspace, monkeypatch):
+    """There the exception is lost, and all that is seen is a tracker that is gone."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def execute(self, task, results):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise TrackerException("Unable to connect to tracker", tracker=None)
+
+    monkeypatch.setattr(Worker, "_execute", execute)
+    workspace = make_workspace()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(workspace)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not list(workspace.directory.glob("results/blob/.staging-*"))
+
+
+def test_processes_of_the_same_number_stage_apart(make_workspace, monkeypatch):
+    """Those of other containers on one file system."""
+    seen = []
+
+    def execute(self, task, results):
+        seen.append(results._staging)
+        if task.sequence == "a":
+            with Worker(workspace) as other:
+                other.run(Task("blob", "b"))
+            assert results._staging.is_dir()
+
+    monkeypatch.setattr(Worker, "_execute", execute)
+    workspace = make_workspace()
+    with Worker(workspace) as worker:
+        worker.run(Task("blob", "a"))
+    assert len(set(seen)) == 2 and not any(path.exists() for path in seen)
+
+
+@pytest.mark.parametrize("name", ["süß", "100%"])
+def test_paths_that_trax_cannot_take_are_an_error(make_workspace, tmp_path, name):
+    write_sequence(tmp_path / "data" / name, 4)
+    workspace = make_workspace(sequences=tmp_path / "data")
+    with pytest.raises(UserError, match=f"{name}: TraX takes no path.*--in-process"):
+        evaluate(workspace)
+
+
+def test_a_run_of_one_frame_is_done(make_workspace, tmp_path):
+    write_sequence(tmp_path / "data" / "s", 1)
+    workspace = make_workspace(sequences=tmp_path / "data")
+    evaluate(workspace)
+    assert workspace.runs_to_make("blob", "s", False) == []
 
 
 def test_jobs_end_with_a_killed_evaluation(make_workspace):

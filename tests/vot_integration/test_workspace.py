@@ -169,6 +169,34 @@ def test_another_data_set_is_refused(make_workspace, tmp_path):
         make_workspace("still", sequences=tmp_path / "data")
 
 
+def test_the_same_names_with_other_data_are_refused(make_workspace, tmp_path):
+    for root in ("data", "more"):
+        write_sequence(tmp_path / root / "s", 4)
+    make_workspace(sequences=tmp_path / "data")
+    make_workspace("still", sequences=tmp_path / "data")
+    with pytest.raises(UserError, match="links to .*data/s.*of other data"):
+        make_workspace("more", sequences=tmp_path / "more")
+    truth = tmp_path / "data" / "s" / "groundtruth.txt"
+    truth.write_text(truth.read_text().replace("1", "2"))
+    with pytest.raises(UserError, match="another ground truth"):
+        make_workspace("more", sequences=tmp_path / "data")
+
+
+def test_nothing_beside_the_workspace_is_touched_and_a_folder_that_is_there_stays(
+    make_workspace, tmp_path
+):
+    folder, beside = tmp_path / "workspace", tmp_path / "workspace.draft"
+    beside.mkdir()
+    (beside / "notes.txt").touch()
+    folder.mkdir()
+    number = folder.stat().st_ino  # of the folder in which a shell may stand
+    make_workspace()
+    assert folder.stat().st_ino == number and (beside / "notes.txt").exists()
+    assert sorted(path.name for path in tmp_path.glob("*workspace*")) == [
+        "workspace", "workspace.draft",
+    ]  # fmt: skip
+
+
 def test_no_workspace(tmp_path, make_workspace):
     with pytest.raises(UserError, match="no workspace"):
         open_workspace(tmp_path)

@@ -180,9 +180,7 @@ def test_changed_settings_are_listed_and_taken_on_when_told(mini, tmp_path):
     mini.mini_trainer(tmp_path, *after, "workers=3").train()
 
 
-@pytest.mark.parametrize(
-    ("override", "comparable"), [("validation=any", False), ("lr=0.01", True)]
-)
+@pytest.mark.parametrize(("override", "comparable"), [("validation=any", False), ("lr=0.01", True)])
 def test_the_best_epoch_is_forgotten_where_it_was_judged_by_something_else(
     mini, tmp_path, override, comparable
 ):
