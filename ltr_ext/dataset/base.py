@@ -209,8 +209,10 @@ def presence_labels(entry: Entry, rows: int) -> list[tuple[Path, np.ndarray, int
         file = entry.folder / name
         if file.is_file():
             flags = read_flags(file)
-            surplus = max(len(flags) - rows, 0)
-            labels.append((file, flags[surplus * bool((flags[:surplus] != seen).all()) :], seen))
+            surplus = len(flags) - rows
+            if surplus > 0 and (flags[:surplus] != seen).all():
+                flags = flags[surplus:]
+            labels.append((file, flags, seen))
     return labels
 
 
