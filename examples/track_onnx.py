@@ -22,7 +22,7 @@ def crop(image, box, factor, size):  # a square around the box, black outside of
 model, video, start, *aux = sys.argv[1:] if len(sys.argv) > 3 else sys.exit(__doc__)
 session, box, inputs = onnxruntime.InferenceSession(model), np.array(start.split(","), float), {}
 spec = json.loads(session.get_modelmeta().custom_metadata_map["srft"])
-streams = [cv2.VideoCapture(name) for name in (video, *aux)]
+streams = [cv2.VideoCapture(name) for name in (video, *aux)][-spec["in_channels"] // 3 :]
 while all(stream.grab() for stream in streams):
     image = np.concatenate([stream.retrieve()[1][..., ::-1] for stream in streams], 2)
     which = "search" if inputs else "template"

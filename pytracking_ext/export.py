@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ltr_ext.admin.files import atomic_write
 from ltr_ext.data.normalise import IMAGENET_MEAN, IMAGENET_STD
+from ltr_ext.data.representation import MODALITIES
 from ltr_ext.models.network import TrackingNetwork
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.tracker.srft.localise import hann_window, localise
@@ -80,7 +81,8 @@ def export(parameters: TrackerParameters, target: Path, format: str = "onnx") ->
         The file. Weights of ONNX above 1.5 GB are in another one, ``<name>.data``, beside it.
 
     Raises:
-        UserError: unknown format, a package that is missing, or a folder that cannot be written.
+        UserError: unknown format, a package that is missing, a folder that cannot be written, or a
+            network for several modalities that nobody says one of.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
@@ -89,6 +91,11 @@ def export(parameters: TrackerParameters, target: Path, format: str = "onnx") ->
     if target.suffix != FORMATS[format]:
         raise UserError(f"{target}: the format {format} has the ending {FORMATS[format]}")
     network = parameters.network
+    if "modality" in network.input_names and network.metadata.get("modality") not in MODALITIES:
+        raise UserError(
+            f"{parameters.checkpoint} is for several modalities, and a file is for one; name it "
+            f"with `srft convert IN OUT --modality NAME` ({', '.join(MODALITIES)})"
+        )
     tracker = ExportedTracker(network, parameters.window_weight).eval()
     inputs = example_inputs(network, torch.float32 if format == "tensorrt-ready" else torch.uint8)
     record = json.dumps(geometry(parameters))
@@ -115,7 +122,11 @@ def geometry(parameters: TrackerParameters) -> dict[str, Any]:
         "margin": parameters.margin,
         "inputs": [name for name in parameters.network.input_names if name != "modality"],
         "outputs": ["box", "confidence"],
-        "channels": "RGB" if spec.in_channels == 3 else "RGB, then auxiliary",
+        "channels": "RGB, then auxiliary"
+        if spec.in_channels == 6
+        else "auxiliary"
+        if spec.aux_only
+        else "RGB",
     }
 
 

@@ -19,7 +19,7 @@ def normalise(batch: Tensor) -> Tensor:
     auxiliary branch starts from weights that were trained on RGB.
     """
     mean, std = statistics(batch.shape[1] // 3, batch.device)
-    return batch.float().sub_(mean).div_(std)
+    return batch.to(torch.float32, copy=True).sub_(mean).div_(std)
 
 
 @functools.cache

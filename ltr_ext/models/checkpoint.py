@@ -130,7 +130,7 @@ def load_weights(
         resize_positions: interpolate position embeddings (bicubic) to the network's grid.
 
     Raises:
-        UserError: names are missing or extra, or shapes differ.
+        UserError: names are missing or extra, all of them with ``partial``, or shapes differ.
     """
     wanted, given = network.state_dict(), state
     state = translate(given, type(network), wanted)
@@ -152,6 +152,8 @@ def load_weights(
         hint = f" The file seems to hold {guess}." if guess else ""
         raise UserError(f"{source} does not fit {network.spec.name}: {found}.{hint}")
     known = {key: state[key].to(value.dtype) for key, value in wanted.items() if key in state}
+    if not known:
+        raise UserError(f"{source} has nothing of {network.spec.name}: no name is the same")
     is_meta = next(network.parameters()).is_meta
     network.load_state_dict(known, strict=not partial, assign=is_meta)
 

@@ -195,6 +195,12 @@ class TrackingNetwork(nn.Module):
         self._head_frozen = head
         self.train(self.training)
 
+    def requires_grad_(self, requires_grad: bool = True) -> TrackingNetwork:
+        """Of all parameters; the head is no longer a frozen one."""
+        self._head_frozen = False
+        super().requires_grad_(requires_grad)
+        return self.train(self.training)
+
     def base_name(self, name: str) -> str | None:
         """The RGB base network's name of what ``name`` is copied from; None for what is new.
 

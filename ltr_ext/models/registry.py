@@ -30,12 +30,13 @@ _SMALL = ViTSpec(
 )  # fmt: skip
 _OSTRACK256 = ViTSpec(name="ostrack256", template_size=128, search_size=256)
 _OSTRACK384 = ViTSpec(name="ostrack384", template_size=192, search_size=384, search_factor=5.0)
-_DROPTRACK384 = replace(_OSTRACK384, name="droptrack384", temporal=True, eliminate_at=ELIMINATION)
+# Trained here, or by the peers, for fewer epochs than OSTrack was.
+_TUNED = {"eliminate_at": ELIMINATION, "eliminate_during": (4, 20)}
+_DROPTRACK384 = replace(_OSTRACK384, name="droptrack384", temporal=True, **_TUNED)
 # Those that also read the auxiliary image alone.
 _SINGLE = (_TINY, _SMALL, _OSTRACK256, _OSTRACK384, _DROPTRACK384)
 
-_PEER = {"template_size": 128, "search_size": 256, "eliminate_at": ELIMINATION}
-_TUNED = _PEER | {"eliminate_during": (4, 20)}  # the peers train for fewer epochs than OSTrack
+_PEER = {"template_size": 128, "search_size": 256, **_TUNED}
 
 # width, depth of the two convolutional stages, depth of the main stage
 _ITPN = {"t": (384, 1, 12), "s": (384, 2, 20), "b": (512, 3, 24), "l": (768, 2, 40)}
@@ -72,9 +73,9 @@ _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
             _TINY,
             _SMALL,
             _OSTRACK256,
-            replace(_OSTRACK256, name="ostrack256_ce", eliminate_at=ELIMINATION),
+            replace(_OSTRACK256, name="ostrack256_ce", **_TUNED),
             _OSTRACK384,
-            replace(_OSTRACK384, name="ostrack384_ce", eliminate_at=ELIMINATION),
+            replace(_OSTRACK384, name="ostrack384_ce", **_TUNED),
             _DROPTRACK384,
             *(replace(spec, name=f"{spec.name}_aux", aux_only=True) for spec in _SINGLE),
         ),
@@ -83,26 +84,26 @@ _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
     (
         ViPT,
         (
-            ViPTSpec(name="vipt256", **_TUNED),
-            ViPTSpec(name="vipt256_shallow", prompts=1, **_TUNED),
+            ViPTSpec(name="vipt256", **_PEER),
+            ViPTSpec(name="vipt256_shallow", prompts=1, **_PEER),
             ViPTSpec(name="vipt_tiny", prompts=4, **_BUNDLED),
         ),
     ),
     (
         SDSTrack,
         (
-            SDSTrackSpec(name="sdstrack256", **_TUNED),
+            SDSTrackSpec(name="sdstrack256", **_PEER),
             SDSTrackSpec(name="sdstrack_tiny", cross_at=(1, 3), **_BUNDLED),
         ),
     ),
     (
         UnTrack,
-        (UnTrackSpec(name="untrack256", **_TUNED), UnTrackSpec(name="untrack_tiny", **_BUNDLED)),
+        (UnTrackSpec(name="untrack256", **_PEER), UnTrackSpec(name="untrack_tiny", **_BUNDLED)),
     ),
     (SUTrack, _SUTRACK),
     (TwoBranchSUTrack, [spec.two_branch() for spec in _SUTRACK]),
     (SwinTrack, _SWINTRACK),
-    (UPVPT, (UPVPTSpec(name="upvpt_ostrack256", **_PEER),)),
+    (UPVPT, (UPVPTSpec(name="upvpt_ostrack256", **_PEER | {"eliminate_during": (20, 100)}),)),
     (UPVPTSwinTrack, [replace(s, name=f"upvpt_{s.name}", prompts=PROMPTS) for s in _SWINTRACK]),
 )
 _BY_NAME = {spec.name: (kind, spec) for kind, specs in _NETWORKS for spec in specs}

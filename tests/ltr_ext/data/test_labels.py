@@ -50,3 +50,5 @@ def test_normalise_is_imagenets_for_each_image():
         expected = ((pixels - mean) / std).transpose(0, 3, 1, 2)
         np.testing.assert_allclose(found[:, first : first + 3], expected, atol=1e-5)
     assert found.dtype == torch.float32 and batch.dtype == torch.uint8
+    floats = batch.float()
+    assert torch.equal(normalise(floats), found) and torch.equal(floats, batch.float())

@@ -156,6 +156,8 @@ def test_partial_load_must_be_asked_for(tiny):
     load_weights(network, state, "file.pth", partial=True)
     loaded = network.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in state.items())
+    with pytest.raises(UserError, match="file.pth has nothing of ostrack_tiny"):
+        load_weights(network, {"conv1.weight": torch.ones(1)}, "file.pth", partial=True)
 
 
 def test_another_size_loads_with_resized_positions(tiny):

@@ -12,6 +12,7 @@ from ltr_ext.models.registry import build_network, network_spec
 from ltr_ext.models.two_branch import two_branch_from
 from srft_plugin.errors import UserError
 from srft_plugin.groups import operation_groups
+from srft_plugin.tuning.trainable import select_trainable
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,13 @@ def test_every_tensor_is_a_copy_of_its_source(base, network):
     for name, value in state.items():
         origin = source[network.base_name(name)]
         assert torch.equal(value, origin) and value.data_ptr() != origin.data_ptr()
+
+
+def test_a_head_that_trains_after_it_was_frozen_has_the_statistics_of_its_batches(network):
+    for which, training in (("backbone", False), ("all", True), ("backbone", False)):
+        select_trainable(network, which)
+        network.train()
+        assert network.box_head.training == training
 
 
 @pytest.mark.parametrize("name", ["ostrack256", "sutrack_t224"])

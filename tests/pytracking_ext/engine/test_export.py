@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ltr_ext.models.checkpoint import BUNDLED, load_network
-from pytracking_ext.export import ExportedTracker, export
+from pytracking_ext.export import ExportedTracker, export, geometry
 from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.cli import main
@@ -70,6 +70,27 @@ def test_onnx_runtime_gives_our_boxes(name, format, changes, small, tmp_path):
     record = json.loads(session.get_modelmeta().custom_metadata_map["srft"])
     assert record["network"] == name and record["template_factor"] == 2.0
     assert record["inputs"] == [entry.name for entry in session.get_inputs()]
+
+
+def test_a_network_for_several_modalities_needs_the_name_of_one(small, tmp_path):
+    network = small("untrack256", depth=1)
+    network.metadata = {}
+    with pytest.raises(UserError, match="for several modalities.*--modality NAME"):
+        export(TrackerParameters(network, Path("weights")), tmp_path / "tracker")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "channels"),
+    [
+        ("two_branch_ostrack256", {}, "RGB, then auxiliary"),
+        ("ostrack256", {}, "RGB"),
+        ("ostrack256", {"aux_only": True}, "auxiliary"),
+    ],
+)
+def test_the_record_says_which_images_are_read(small, name, changes, channels):
+    parameters = TrackerParameters(small(name, **changes), Path("weights"))
+    assert geometry(parameters)["channels"] == channels
 
 
 def test_weights_of_a_large_network_lie_beside_it(small, tmp_path, monkeypatch):
