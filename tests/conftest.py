@@ -30,6 +30,13 @@ def device(request) -> torch.device:
     return torch.device(request.param)
 
 
+@pytest.fixture(scope="session")
+def recent_torch() -> None:
+    """For what only tests do: FSDP, and fake CUDA tensors, without a GPU."""
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7):
+        pytest.skip(f"torch {torch.__version__} cannot do this without a GPU; 2.7 can")
+
+
 # Operations that wait for the device to tell a value or a shape.
 READS = ("_local_scalar_dense", "item", "nonzero", "unique", "masked_select")
 

@@ -140,7 +140,7 @@ class TrackingNetwork(nn.Module):
         if isinstance(tokens, tuple):
             rgb, aux = map(self.search_features, tokens)
             branches = {"rgb_features": rgb, "aux_features": aux}
-        return self.box_head(features) | {"search_features": features} | branches
+        return {**self.box_head(features), "search_features": features, **branches}
 
     def start_epoch(self, epoch: int) -> None:
         """Told by the trainer before each epoch (from 0); some networks change with it."""

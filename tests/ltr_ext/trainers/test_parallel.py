@@ -16,7 +16,7 @@ RUNS = ("ddp in parts", "fsdp in parts", "fsdp, average", "fsdp srft")
 
 
 @pytest.fixture(scope="module")
-def runs(mini, load_script, two_processes, tmp_path_factory):
+def runs(recent_torch, mini, load_script, two_processes, tmp_path_factory):
     """Folder with the runs of two processes in ``two``, and those of this one in ``one``."""
     folder = tmp_path_factory.mktemp("parallel")
     with pytest.MonkeyPatch.context() as patch, two_processes(WORKER, folder):

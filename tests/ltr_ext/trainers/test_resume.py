@@ -140,14 +140,14 @@ def test_a_run_goes_on_once_the_disk_has_room_again(mini, tmp_path, monkeypatch)
 
 
 def test_a_run_killed_while_it_wrote_its_first_checkpoint_begins_again(tmp_path, monkeypatch):
-    replace = os.replace
+    replace = Path.replace
 
     def killed(partial, path):
         if path.suffix == ".pt":
             raise SystemExit
         replace(partial, path)
 
-    monkeypatch.setattr(os, "replace", killed)
+    monkeypatch.setattr(Path, "replace", killed)
     monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # no time to tidy up
     with pytest.raises(SystemExit):
         CheckpointFolder(tmp_path).save(1, {"epoch": 1})

@@ -34,7 +34,7 @@ class OnDeviceAlone(TorchDispatchMode):
 
 
 @pytest.fixture
-def on_gpu(monkeypatch):
+def on_gpu(recent_torch, monkeypatch):
     """Makes an engine of a network whose tensors say that they are on a GPU."""
     monkeypatch.setattr(packed, "available", lambda: False)  # not on a GPU
     for module in (crop, frame, fused):
