@@ -166,8 +166,8 @@ def _to_onnx(
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
         raise UserError(
-            f"torch {torch.__version__} cannot write this network as ONNX; --format torch-export "
-            "may take it"
+            f"torch {torch.__version__} cannot write this network as ONNX; take a newer one, or "
+            "--format torch-export"
         ) from error
     onnx.model.metadata_props["srft"] = record
     return onnx

@@ -32,9 +32,9 @@ def device(request) -> torch.device:
 
 @pytest.fixture(scope="session")
 def recent_torch() -> None:
-    """For what only tests do: FSDP, and fake CUDA tensors, without a GPU."""
+    """For what torch 2.6 cannot do: ONNX, and FSDP and fake CUDA tensors without a GPU."""
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7):
-        pytest.skip(f"torch {torch.__version__} cannot do this without a GPU; 2.7 can")
+        pytest.skip(f"torch {torch.__version__} is too old for this")
 
 
 # Operations that wait for the device to tell a value or a shape.

@@ -52,7 +52,7 @@ def reference(network, inputs):
         ("upvpt_swintrack_t224", "onnx", {"depths": (1, 1, 2)}),
     ],
 )
-def test_onnx_runtime_gives_our_boxes(name, format, changes, small, tmp_path):
+def test_onnx_runtime_gives_our_boxes(name, format, changes, small, tmp_path, recent_torch):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     network = small(name, **changes)
@@ -93,7 +93,7 @@ def test_the_record_says_which_images_are_read(small, name, changes, channels):
     assert geometry(parameters)["channels"] == channels
 
 
-def test_weights_of_a_large_network_lie_beside_it(small, tmp_path, monkeypatch):
+def test_weights_of_a_large_network_lie_beside_it(small, tmp_path, monkeypatch, recent_torch):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     module = "torch.onnx._internal.exporter._onnx_program"
@@ -136,7 +136,7 @@ def test_torch_export_takes_any_batch(small, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def default_file(tmp_path_factory):
+def default_file(tmp_path_factory, recent_torch):
     """The bundled tracker, written by the command."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
