@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from ltr_ext.admin.environment import device_name
+
 ACCEPT_CHANGES = "--accept-changes"
 
 
@@ -115,7 +117,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
     parser.add_argument("--name", help="name of the run; the config's unless given")
     parser.add_argument("--workspace", type=Path, help="folder for runs; see `srft env`")
-    parser.add_argument("--device", help="default: the GPU where there is one")
+    parser.add_argument("--device", type=device_name, help="default: the GPU where there is one")
     parser.add_argument(
         ACCEPT_CHANGES,
         action="store_true",

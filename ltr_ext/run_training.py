@@ -225,7 +225,7 @@ def run_prior(
     if processes.is_first:
         if recipe.prior is not None:
             atomic_write(file, given_prior(recipe, base, kind).save)
-        elif not _has_prior(file, kind, recipe, base):
+        elif not has_prior(file, recipe, base, kind):
             atomic_write(file, source_prior(recipe, base, device, kind).save)
     processes.wait()
     names = [name for name, _ in network.named_parameters()]
@@ -234,8 +234,14 @@ def run_prior(
     return kind.load(file).renamed(sources)
 
 
-def _has_prior(file: Path, kind: type[Prior], recipe: Recipe, base: TrackingNetwork) -> bool:
-    """Whether ``file`` holds what ``source_prior`` would make, from an earlier start of the run."""
+def has_prior(
+    file: Path,
+    recipe: Recipe,
+    base: TrackingNetwork,
+    kind: type[Prior] = Prior,
+    method: str = "fisher",
+) -> bool:
+    """Whether ``file`` holds what ``source_prior`` would make, from an earlier start."""
     if not file.exists():
         return False
     size = _prior_batch(recipe, kind)
@@ -246,7 +252,7 @@ def _has_prior(file: Path, kind: type[Prior], recipe: Recipe, base: TrackingNetw
         "method": "diagonal",
     }
     if kind is Prior:
-        wanted |= {"top_k": str(recipe.top_k), "method": "fisher"}
+        wanted |= {"top_k": str(recipe.top_k), "method": method}
     return wanted.items() <= kind.load(file).metadata.items()
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ltr_ext.admin.environment import device_name
 from pytracking_ext.analysis.tables import FORMATS
 from srft_plugin.errors import UserError
 
@@ -79,7 +80,7 @@ def add_format(parser: argparse.ArgumentParser) -> None:
 def add_tracker_options(parser: argparse.ArgumentParser) -> None:
     """Options of every command that tracks: weights, device, number format."""
     parser.add_argument("--checkpoint", type=Path, help="weights other than the parameter set's")
-    parser.add_argument("--device", help="torch device; a GPU where there is one")
+    parser.add_argument("--device", type=device_name, help="torch device; a GPU where there is one")
     parser.add_argument(
         "--precision", help="run in the inference engine: float32, bfloat16, float16, int8"
     )

@@ -1,6 +1,8 @@
 """The one exception that means "the user can put this right", and how commands end with it."""
 
 import difflib
+import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -28,9 +30,20 @@ def some(items: Sequence[object], limit: int = 3) -> str:
 
 
 def report_errors(command, *arguments) -> int:
-    """Calls a command and prints a ``UserError`` as one line instead of a traceback."""
+    """Calls a command; a ``UserError`` becomes one line instead of a traceback, and status 2.
+
+    Ctrl-C, and output that nobody reads on (``| head``), end it as they end other commands.
+    """
     try:
-        return command(*arguments) or 0
+        status = command(*arguments) or 0
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        return 141  # 128 + SIGPIPE, which Windows has not

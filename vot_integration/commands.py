@@ -191,11 +191,13 @@ def _scored(arguments: argparse.Namespace) -> tuple[Workspace, dict[str, Score],
     """Workspace, scores by tracker, the table of their figures, and what misleads in them."""
     from .doctor import diagnose
     from .report import check_against_toolkit, figures_table
+    from .runner import chosen
     from .score import score
     from .workspace import open_workspace
 
     workspace = open_workspace(arguments.directory)
-    scores = {name: score(workspace, name) for name in arguments.trackers or workspace.trackers}
+    names = chosen(workspace, arguments.trackers or None)
+    scores = {name: score(workspace, name) for name in names}
     table = figures_table(workspace, scores)
     difference = check_against_toolkit(workspace, scores)
     table.notes.append(f"The toolkit's own analysis agrees; largest difference {difference:.1g}.")

@@ -104,8 +104,11 @@ def _trackers(directory: Path) -> Iterator[str]:
     try:
         config.read(path, encoding="utf-8")
         sections = {name: dict(config[name]) for name in config.sections()}
-    except configparser.Error as error:
+    except configparser.InterpolationError as error:
         yield f"{path}: {error}; write %% for a % sign"
+        return
+    except (configparser.Error, UnicodeDecodeError) as error:
+        yield f"{path} cannot be read: {error}; correct it, or write it anew with `srft vot init`"
         return
     if not sections:
         yield f"{path} has no tracker; `srft vot init` adds one"

@@ -344,7 +344,7 @@ def _read_ini(path: Path) -> configparser.ConfigParser:
     config = configparser.ConfigParser()
     try:
         config.read(path, encoding="utf-8")
-    except configparser.Error as error:
+    except (configparser.Error, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     return config
 

@@ -7,6 +7,7 @@ user's pytracking checkout (``ltr/admin/local.py``, when SRFT runs inside one), 
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -150,6 +151,22 @@ class Environment:
 def environment() -> Environment:
     """The paths of this user."""
     return Environment()
+
+
+def device_name(text: str) -> str:
+    """Type of arguments that name a torch device on which this machine can compute."""
+    import torch
+
+    try:
+        device = torch.device(text)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, expected a device of torch such as cpu or cuda:0"
+        ) from error
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise argparse.ArgumentTypeError(f"found {text!r}, but torch can use {gpus} GPUs here")
+    return text
 
 
 def default_device() -> str:

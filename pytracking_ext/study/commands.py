@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from ltr_ext.admin.environment import device_name
 from pytracking_ext.commands import positive
 
 from .plan import BUDGETS, QUESTIONS, Budget
@@ -36,7 +37,9 @@ def add_commands(subparsers) -> None:
             help="may be repeated; default: those of the budget",
         )
         parser.set_defaults(run=command)
-    run.add_argument("--device", action="append", help="may be repeated; default: cpu")
+    run.add_argument(
+        "--device", type=device_name, action="append", help="may be repeated; default: cpu"
+    )
     run.add_argument("--jobs", type=positive, default=1, help="trainings that run at the same time")
     run.add_argument(
         "--shard", default="1/1", metavar="i/n", help="this machine's part of the trainings"
@@ -50,8 +53,10 @@ def run_command(arguments: argparse.Namespace) -> int:
 
     from .plan import cells
     from .runner import run_study
+    from .statistics import require_scipy
 
     budget, shard = _budget(arguments), Shard.parse(arguments.shard)
+    require_scipy()  # for the tables, hours later
     plan = list(cells(budget, _questions(arguments)))
     part = plan[shard.index - 1 :: shard.count]
     run_study(part, budget, arguments.out, arguments.device or ["cpu"], arguments.jobs)

@@ -11,7 +11,7 @@ import torch
 from ltr_ext.admin.files import atomic_write
 from ltr_ext.models.checkpoint import load_network
 from ltr_ext.recipe import Recipe
-from ltr_ext.run_training import base_file, source_prior
+from ltr_ext.run_training import base_file, has_prior, source_prior
 from srft_plugin.prior import Prior
 
 from .plan import VARIANTS, Budget, Cell, recipe
@@ -30,19 +30,23 @@ def write_priors(plan: Iterable[Cell], budget: Budget, folder: Path, device: str
     """Estimates the priors that the cells want and that are not there yet."""
     for cell in plan:
         file = prior_file(cell, folder)
-        if file is not None and not file.exists():
-            method = VARIANTS[cell.variant].prior
-            settings = recipe(cell, budget, "synthetic_rgbd")  # the training set has no part in it
-            make = _random if method == "random" else _estimate
-            atomic_write(file, make(settings, method, budget, device).save)
+        if file is None:
+            continue
+        method, make = VARIANTS[cell.variant].prior, _estimate
+        settings = recipe(cell, budget, "synthetic_rgbd")  # the training set has no part in it
+        if method == "random":
+            make = _random
+        else:
+            settings = replace(settings, prior_samples=budget.curvature_samples)
+        if not has_prior(file, settings, _base(settings), method=method):
+            atomic_write(file, make(settings, method, device).save)
 
 
-def _estimate(settings: Recipe, method: str, budget: Budget, device: str) -> Prior:
-    few = replace(settings, prior_samples=budget.curvature_samples)
-    return source_prior(few, _base(settings), torch.device(device), method=method)
+def _estimate(settings: Recipe, method: str, device: str) -> Prior:
+    return source_prior(settings, _base(settings), torch.device(device), method=method)
 
 
-def _random(settings: Recipe, method: str, budget: Budget, device: str) -> Prior:
+def _random(settings: Recipe, method: str, device: str) -> Prior:
     """The exact Fisher's eigenvalues, dealt out to the operations by lot."""
     prior = source_prior(settings, _base(settings), torch.device(device))
     names = list(prior.spectra)

@@ -36,7 +36,8 @@ def estimate(values: Sequence[float]) -> Estimate:
     mean = float(data.mean())
     if len(data) < 2:
         return Estimate(mean, math.nan, math.nan)
-    student, error = _scipy().t(len(data) - 1), float(data.std(ddof=1)) / math.sqrt(len(data))
+    student = require_scipy().t(len(data) - 1)
+    error = float(data.std(ddof=1)) / math.sqrt(len(data))
     p = 2 * student.sf(abs(mean) / error) if error else float(mean == 0)
     return Estimate(mean, float(student.ppf((1 + LEVEL) / 2)) * error, float(p))
 
@@ -59,11 +60,11 @@ def discoveries(estimates: Sequence[Estimate]) -> int:
     """
     if not estimates:
         return 0
-    adjusted = _scipy().false_discovery_control([estimate.p for estimate in estimates])
+    adjusted = require_scipy().false_discovery_control([estimate.p for estimate in estimates])
     return int((adjusted <= 1 - LEVEL).sum())
 
 
-def _scipy():
+def require_scipy():
     try:
         from scipy import stats
     except ImportError as error:

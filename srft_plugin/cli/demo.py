@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ltr_ext.admin.environment import device_name
 from srft_plugin.errors import UserError
 
 DESCRIPTION = """
@@ -60,7 +61,7 @@ def add_commands(subparsers) -> None:
     )
     parser.add_argument("--size", choices=SIZES, default="default", help="smoke: the smallest")
     parser.add_argument("--seed", type=int, default=0, help="of data and training (default 0)")
-    parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument("--device", type=device_name, default="cpu", help="default: cpu")
     parser.add_argument("--fresh", action="store_true", help="discard what --out already holds")
     parser.set_defaults(run=run)
 
@@ -115,6 +116,8 @@ class Demo:
         """
         from ltr_ext.admin.files import write_text
 
+        if self.seed < 0:
+            raise UserError(f"the seed is {self.seed}; expected a number from 0 on")
         stamp = self.folder / "demo.json"
         settings = {"size": size, "seed": self.seed}
         if stamp.exists() and fresh:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ltr_ext.admin.environment import device_name
 from srft_plugin.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def add_commands(subparsers) -> None:
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="a recipe of ltr_ext/train_settings/srft")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
-    parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument("--device", type=device_name, default="cpu", help="default: cpu")
 
 
 def _sensitivity(arguments: argparse.Namespace) -> int:
@@ -102,10 +103,17 @@ def _training(arguments: argparse.Namespace) -> int:
     from srft_plugin.plots import training_curves
 
     logs = [_run_file(run, FILE) for run in arguments.runs]
-    figure = training_curves({log.parent.name: read_log(log) for log in logs})
+    labels = _labels(arguments.runs)
+    figure = training_curves(dict(zip(labels, map(read_log, logs), strict=True)))
     atomic_write(arguments.out, lambda file: figure.savefig(file, format="png", dpi=120))
     print(f"written: {arguments.out}")
     return 0
+
+
+def _labels(runs: list[str]) -> list[str]:
+    """Names of the folders; where two have the same, the paths as they were given."""
+    names = [Path(run).resolve().name for run in runs]
+    return names if len(set(names)) == len(names) else runs
 
 
 def _weight_distance(arguments: argparse.Namespace) -> int:
@@ -118,10 +126,13 @@ def _weight_distance(arguments: argparse.Namespace) -> int:
     from srft_plugin.plots.distance import operation_distances
 
     start, end = load_network(arguments.start), load_network(arguments.end)
+    groups = operation_groups(end)
     if start.spec.name != end.spec.name:
         base, start = start, build_network(end.spec.name)
         start.copy_base(base)
-    distances = operation_distances(start.state_dict(), end.state_dict(), operation_groups(end))
+        origin = start.prior_sources()  # what is new has no start
+        groups = {name: members for name, members in groups.items() if origin[name] is not None}
+    distances = operation_distances(start.state_dict(), end.state_dict(), groups)
     atomic_write(arguments.out, lambda file: weight_distance(distances, file))
     print(f"written: {arguments.out}")
     return 0
@@ -140,7 +151,8 @@ def _weighted_distance(arguments: argparse.Namespace) -> int:
     files = [arguments.prior] if arguments.prior else [f / PRIORS[Prior] for f in folders]
     # One prior for all, also for runs that made none: full fine-tuning.
     prior = Prior.load(next((file for file in files if file.is_file()), files[0]))
-    curves = {f.name: _distances_of_run(f, prior) for f in folders}
+    distances = [_distances_of_run(folder, prior) for folder in folders]
+    curves = dict(zip(_labels(arguments.runs), distances, strict=True))
     atomic_write(arguments.out, lambda file: weighted_distance_curves(curves, file))
     print(f"written: {arguments.out}")
     return 0

@@ -92,6 +92,14 @@ def test_a_missing_toolkit_is_named(srft, data_set, tmp_path, monkeypatch):
             srft(command, directory)
 
 
+def test_scores_of_an_unknown_tracker_are_refused(srft, data_set, tmp_path):
+    directory = tmp_path / "workspace"
+    init = ("init", directory, "--sequences", data_set, "--path", HERE)
+    srft(*init, "--tracker", "fake_tracker:blob", "--name", "blob")
+    with pytest.raises(UserError, match="unknown tracker 'blop'; did you mean 'blob'"):
+        srft("score", directory, "blop")
+
+
 def test_in_process_is_for_srft_trackers(srft, data_set, tmp_path):
     directory = tmp_path / "workspace"
     init = ("init", directory, "--sequences", data_set, "--path", HERE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ from tqdm import tqdm
 
 from ltr_ext.admin.files import write_text
 from ltr_ext.data.events import DEFAULT_FORM
+from ltr_ext.dataset.annotation import read_names
+from ltr_ext.dataset.files import natural_order
 from ltr_ext.dataset.kinds import KINDS
-from srft_plugin.errors import UserError, unknown
+from srft_plugin.errors import UserError, some, unknown
 
 from .scene import Scene
 
@@ -65,11 +68,12 @@ def write_sequences(
         event_form: key of ``EVENT_FORMS``, for event images.
 
     Raises:
-        UserError: unknown kind, a folder that holds another video, or a file that cannot be
-            written.
+        UserError: unknown kind, a folder that holds another video or sequences of another origin,
+            or a file that cannot be written.
     """
     if kind not in FILES:
         raise unknown("kind of sequences", kind, FILES)
+    names = _all_names(folder, folder / listing, list(scenes))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, scene in tqdm(scenes.items(), desc=f"writing {description}", disable=None):
@@ -88,8 +92,28 @@ def write_sequences(
                 shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error}); choose another folder") from error
-    write_text(folder / listing, "".join(f"{name}\n" for name in scenes))
+    write_text(folder / listing, "".join(f"{name}\n" for name in names))
     return folder
+
+
+def _all_names(folder: Path, listing: Path, names: list[str]) -> list[str]:
+    """``names``, and the further ones of earlier calls.
+
+    Raises:
+        UserError: the folder has sequences that were not generated.
+    """
+    own = re.compile(re.escape(names[0].rstrip("0123456789")) + r"\d+")
+    if listing.is_file():
+        there = read_names(listing)
+    else:
+        there = [path.name for path in folder.glob("[!.]*/")] if folder.is_dir() else []
+    foreign = [name for name in there if name not in names and not own.fullmatch(name)]
+    if foreign:
+        raise UserError(
+            f"{folder} has sequences that were not generated ({some(foreign)}), and its list would "
+            "lose them; choose another folder"
+        )
+    return sorted({*names, *there}, key=natural_order)
 
 
 def _remove_left_overs(folder: Path, name: str) -> None:

@@ -86,6 +86,19 @@ def test_only_the_same_video_is_kept(tmp_path, scenes):
     assert image.stat() == before
 
 
+def test_the_list_keeps_earlier_sequences_and_never_loses_those_of_others(tmp_path, scenes):
+    write_sequences(tmp_path, scenes)
+    write_sequences(tmp_path, {"seq2": scenes["seq2"]})
+    assert (tmp_path / "list.txt").read_text().split() == ["seq2", "seq10"]
+    (tmp_path / "list.txt").write_text("ball01\nseq2\n")
+    (tmp_path / "other" / "ball01").mkdir(parents=True)  # one without a list
+    for folder in (tmp_path, tmp_path / "other"):
+        with pytest.raises(UserError, match=r"were not generated \(ball01\)"):
+            write_sequences(folder, scenes)
+    assert (tmp_path / "list.txt").read_text() == "ball01\nseq2\n"
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["ball01"]
+
+
 def test_unknown_layouts_and_full_disks_are_errors(tmp_path, scenes, monkeypatch):
     with pytest.raises(UserError, match="did you mean 'lasher'"):
         write_sequences(tmp_path, scenes, kind="lashr")

@@ -123,6 +123,19 @@ def test_a_random_prior_deals_out_the_same_eigenvalues(tmp_path):
     assert given_prior(settings, load_network(base_file(settings.base)), Prior).spectra
 
 
+def test_priors_of_another_budget_are_made_anew(tmp_path):
+    plan = [Cell("depth", "srft, prior by random", 0)]
+    file = prior_file(plan[0], tmp_path)
+    for samples in (10, 12):
+        settings = (*TINY.settings[:-1], f"prior_samples={samples}")
+        budget = dataclasses.replace(TINY, settings=settings)
+        write_priors(plan, budget, tmp_path, "cpu")
+        assert Prior.load(file).metadata["samples"] == str(samples)
+        before = file.stat().st_mtime_ns
+        write_priors(plan, budget, tmp_path, "cpu")
+        assert file.stat().st_mtime_ns == before
+
+
 @pytest.mark.parametrize("variant", ["zero-shot", "fft"])
 def test_a_cell_is_run_once_and_kept(data, tmp_path, variant):
     cell = Cell("depth", variant, 0)

@@ -53,6 +53,26 @@ def test_errors_of_the_user_are_one_line_and_status_2(capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(("raised", "status"), [(KeyboardInterrupt, 130), (BrokenPipeError, 141)])
+def test_interrupted_commands_end_without_a_traceback(raised, status):
+    code = f"""
+import sys
+from srft_plugin.errors import report_errors
+def command():
+    raise {raised.__name__}
+sys.exit(report_errors(command))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == status and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("device", ["nodev", "cuda:99"])
+def test_a_device_that_is_not_there_is_an_error(device, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["track", "--rgb", "a.mp4", "--init", "1,2,3,4", "--device", device])
+    assert stop.value.code == 2 and f"found '{device}'" in capsys.readouterr().err
+
+
 def test_help_and_settings_do_not_wait_for_torch():
     script = (
         "import sys; from srft_plugin.cli import build_parser, main; build_parser(); "

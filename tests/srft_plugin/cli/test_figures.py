@@ -12,7 +12,8 @@ from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import load_recipe
 from ltr_ext.trainers.checkpoints import CheckpointFolder
 from ltr_ext.trainers.settings import write_settings
-from srft_plugin.cli import main
+from srft_plugin import plots
+from srft_plugin.cli import figures, main
 from srft_plugin.groups import operation_groups
 from srft_plugin.prior import Prior
 from srft_plugin.prior.curvature import lanczos_spectra
@@ -71,6 +72,23 @@ def test_weight_distance_from_the_base_tracker(base, tmp_path):
     arguments = [str(base), str(tmp_path / "tuned.safetensors"), "--out", str(out)]
     assert main(["plot", "weight-distance", *arguments]) == 0
     assert drawn(out)
+
+
+def test_what_is_new_has_no_distance(base, tmp_path, monkeypatch):
+    """Its start is another draw of random numbers."""
+    vipt = build_network("vipt_tiny")
+    vipt.copy_base(load_network(base))
+    save_network(vipt, tmp_path / "vipt.safetensors")
+    seen = {}
+    monkeypatch.setattr(plots, "weight_distance", lambda found, file: seen.update(found))
+    words = ["plot", "weight-distance", str(base), str(tmp_path / "vipt.safetensors")]
+    assert main([*words, "--out", str(tmp_path / "a.png")]) == 0
+    assert set(seen.values()) == {0.0} and not any("prompt" in name for name in seen)
+
+
+def test_runs_of_one_name_are_told_apart():
+    assert figures._labels(["a/run", "other"]) == ["run", "other"]
+    assert figures._labels(["fft/seed0", "srft/seed0"]) == ["fft/seed0", "srft/seed0"]
 
 
 def test_weighted_distance_over_the_checkpoints_of_a_run(base, tmp_path, capsys, monkeypatch):
