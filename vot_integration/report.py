@@ -83,7 +83,6 @@ def write_report(
     Returns:
         The page. It needs no other file and no network.
     """
-    out.mkdir(parents=True, exist_ok=True)
     plots = curves(scores)
     tables = "".join(map(table_html, sequence_tables(workspace, scores)))
     sections = [
