@@ -18,6 +18,8 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         UserError: the disk is full or not writable; what stood at ``path`` before is untouched.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; expected the name of a file to write")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ltr_ext.admin.environment import device_name
 from pytracking_ext.commands import positive
+from srft_plugin.errors import UserError
 
-from .plan import BUDGETS, QUESTIONS, Budget
+from .plan import BUDGETS, QUESTIONS, Budget, Cell, cells
 
 
 def add_commands(subparsers) -> None:
@@ -51,30 +52,37 @@ def run_command(arguments: argparse.Namespace) -> int:
     stopped run has finished is kept. Machines that share the folder take a --shard each."""
     from pytracking_ext.evaluation.datasets import Shard
 
-    from .plan import cells
     from .runner import run_study
     from .statistics import require_scipy
 
     budget, shard = _budget(arguments), Shard.parse(arguments.shard)
     require_scipy()  # for the tables, hours later
-    plan = list(cells(budget, _questions(arguments)))
-    part = plan[shard.index - 1 :: shard.count]
+    part = _plan(arguments)[shard.index - 1 :: shard.count]
     run_study(part, budget, arguments.out, arguments.device or ["cpu"], arguments.jobs)
     return report_command(arguments)
 
 
 def report_command(arguments: argparse.Namespace) -> int:
     """Write study.md and its figures from what is finished, by this machine or others."""
-    from .plan import cells
     from .report import write_report
     from .runner import finished
 
-    questions, budget = _questions(arguments), _budget(arguments)
-    plan = list(cells(budget, questions))
-    results = finished(plan, budget, arguments.out)
-    file = write_report(results, questions, arguments.out)
+    plan = _plan(arguments)
+    results = finished(plan, _budget(arguments), arguments.out)
+    file = write_report(results, _questions(arguments), arguments.out)
     print(f"study: {file} ({len(results)} of {len(plan)} trainings)")
     return 0
+
+
+def _plan(arguments: argparse.Namespace) -> list[Cell]:
+    """What is to be run; raises UserError where the questions concern none of the modalities."""
+    plan = list(cells(_budget(arguments), _questions(arguments)))
+    if not plan:
+        raise UserError(
+            f"{', '.join(_questions(arguments))}: not asked of "
+            f"{', '.join(_budget(arguments).modalities)}; name another --modality"
+        )
+    return plan
 
 
 def _questions(arguments: argparse.Namespace) -> tuple[str, ...]:

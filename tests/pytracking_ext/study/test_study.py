@@ -79,6 +79,14 @@ def test_a_question_nobody_asked():
         list(cells(BUDGETS["small"], ("kapa",)))
 
 
+def test_questions_that_concern_none_of_the_modalities_are_refused(tmp_path, capsys):
+    words = ["--question", "representations", "--modality", "depth", "--out", str(tmp_path / "s")]
+    for command in ("run", "report"):
+        assert main(["study", command, *words]) == 2
+        assert "representations: not asked of depth" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
 def test_representations_of_events_are_asked_of_events_alone():
     budget = dataclasses.replace(TINY, modalities=("depth", "event"), seeds=1)
     plan = list(cells(budget, ("representations",)))
