@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -43,7 +42,7 @@ def report_errors(command, *arguments) -> int:
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return 130  # 128 + SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
         return 141  # 128 + SIGPIPE, which Windows has not

@@ -43,7 +43,8 @@ def crop_window(box: ArrayLike, factor: float, context: bool = False) -> Window:
     if not (all(map(math.isfinite, (x, y, w, h))) and w > 0 and h > 0):
         raise UserError(f"no crop around box {[x, y, w, h]}: expected x, y, w, h with w, h > 0")
     if context:
-        w, h, factor = w + (factor - 1) * ((w + h) / 2), h + (factor - 1) * ((w + h) / 2), 1.0
+        margin = (factor - 1) * ((w + h) / 2)
+        w, h, factor = w + margin, h + margin, 1.0
     return _window(box, math.ceil(math.sqrt(w * h) * factor))
 
 

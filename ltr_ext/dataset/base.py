@@ -38,8 +38,8 @@ class Layout:
         first_pixel: coordinate of the upper left pixel in the files, 0 or 1.
         minimum_side: boxes that are not wider and higher than this do not count as visible.
         frames: numbers of the first and last image that belong to the sequence; None for all.
-        cut_tail: leave out images behind the last row of the ground truth, and rows behind the
-            last image, unless images are missing between others.
+        cut_tail: leave images behind the last row of the ground truth out.
+        cut_rows: leave rows behind the last image out, unless an image is missing before it.
         counted: the numbers in the names of the colour images count the frames of the recording
             that events are rendered from, the first of which is 0.
         init_only: the ground truth may hold the first box alone (test sets with a server).
@@ -56,6 +56,7 @@ class Layout:
     minimum_side: float = 0.0
     frames: tuple[int, int] | None = None
     cut_tail: bool = False
+    cut_rows: bool = False
     counted: bool = False
     init_only: bool = False
 
@@ -88,8 +89,10 @@ def read_sequence(entry: Entry) -> Sequence:
     file, boxes = read_ground_truth(entry)
     if layout.init_only and len(boxes) == 1:
         boxes = np.concatenate([boxes, np.full((len(frames) - 1, 4), np.nan)])
-    if layout.cut_tail and not has_gaps(frames.rgb_names):
-        frames, boxes = frames.first(len(boxes)), boxes[: len(frames)]
+    if layout.cut_tail and len(boxes) < len(frames):
+        frames = FileFrames(frames.rgb_folder, frames.rgb_names[: len(boxes)])
+    if layout.cut_rows and not has_gaps(frames.rgb_names):
+        boxes = boxes[: len(frames)]
     if len(boxes) != len(frames):
         raise UserError(
             f"{file}: {len(boxes)} rows for {len(frames)} frames; expected one row per frame. "

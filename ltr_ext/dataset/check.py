@@ -222,12 +222,12 @@ def _box_problems(
 ) -> Iterator[tuple[str, str]]:
     layout = entry.layout
     if frames and len(boxes) != len(frames) and not (layout.init_only and len(boxes) == 1):
-        longer, cut = len(boxes) > len(frames), layout.cut_tail
-        if longer or not cut:
+        longer = len(boxes) > len(frames)
+        if longer or not layout.cut_tail:
             yield (
                 f"{file.name}: {len(boxes)} rows for {len(frames)} frames",
                 "the last rows are not used; extract it again if images are missing"
-                if cut and not has_gaps(frames.rgb_names)
+                if longer and layout.cut_rows and not has_gaps(frames.rgb_names)
                 else "extract it again, or cut it with --fix-index",
             )
     if size is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence as Many
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -58,10 +58,6 @@ class FileFrames:
 
     def __len__(self) -> int:
         return len(self.rgb_names)
-
-    def first(self, count: int) -> FileFrames:
-        """The first ``count`` frames."""
-        return replace(self, rgb_names=self.rgb_names[:count], aux_names=self.aux_names[:count])
 
     def rgb_path(self, index: int) -> Path:
         """File of colour image ``index``."""

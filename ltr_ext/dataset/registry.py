@@ -155,7 +155,7 @@ def _path_order(path: Path) -> list[str | int]:
 def _variants(name: str, entry: Entry, root: Path) -> list[Entry]:
     """The sequences that one folder holds: one, except where a data set cuts or doubles them."""
     if name == "depthtrack" and entry.name == "toy07_indoor_320":  # 1406 rows for 1367 images
-        return [replace(entry, layout=replace(entry.layout, cut_tail=True))]
+        return [replace(entry, layout=replace(entry.layout, cut_rows=True))]
     if name == "otb":
         return _otb_variants(entry)
     if name == "uav123":

@@ -229,6 +229,13 @@ def test_otb_two_targets_a_late_start_and_a_tail(copies, tmp_path):
     assert data[3].boxes[0, 0] - data[2].boxes[0, 0] == 1
 
 
+def test_missing_images_of_otb_are_an_error(copies, tmp_path):
+    """What may be left out there are images behind the last row, not rows."""
+    copies.write_otb(tmp_path / "Deer", [*copies.BOXES, (1, 1, 9, 9)])
+    with pytest.raises(UserError, match="5 rows for 4 frames"):
+        open_dataset("otb", tmp_path, "test")[0]
+
+
 def test_otb_knows_the_second_target_of_human4_alone(copies, tmp_path):
     copies.write_otb(tmp_path / "Human4")
     (tmp_path / "Human4" / "groundtruth_rect.txt").rename(
