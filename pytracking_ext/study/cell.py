@@ -40,7 +40,7 @@ PAIR_SEED = 1 << 20  # of the pairs that are measured, far from any training see
 BATCH = 8
 RESULT, ORIGIN = "result.json", "origin.json"
 REVISION = 2  # raised when the networks, the data or the measurements change
-PATHS = ("datasets", "prior")  # settings that differ from machine to machine
+PATHS = ("datasets", "prior", "base")  # settings that differ from machine to machine
 
 
 def run_cell(cell: Cell, budget: Budget, folder: Path, data: StudyData, device: str) -> dict:

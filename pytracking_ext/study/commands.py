@@ -37,6 +37,9 @@ def add_commands(subparsers) -> None:
             choices=BUDGETS["full"].modalities,
             help="may be repeated; default: those of the budget",
         )
+        parser.add_argument(
+            "--base", help="RGB tracker that all start from; default: the bundled one"
+        )
         parser.set_defaults(run=command)
     run.add_argument(
         "--device", type=device_name, action="append", help="may be repeated; default: cpu"
@@ -90,5 +93,12 @@ def _questions(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _budget(arguments: argparse.Namespace) -> Budget:
+    from ltr_ext.run_training import base_file
+
     budget = BUDGETS[arguments.budget]
-    return replace(budget, modalities=tuple(arguments.modality or budget.modalities))
+    given = () if arguments.base is None else (f"base={base_file(arguments.base)}",)
+    return replace(
+        budget,
+        modalities=tuple(arguments.modality or budget.modalities),
+        settings=(*budget.settings, *given),
+    )

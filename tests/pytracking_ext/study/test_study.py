@@ -3,10 +3,11 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import pytest
 
-from ltr_ext.models.checkpoint import load_network
+from ltr_ext.models.checkpoint import load_network, save_network
 from ltr_ext.models.registry import build_network
 from ltr_ext.run_training import base_file, given_prior
 from pytracking_ext.study.cell import cell_origin, run_cell
@@ -216,6 +217,26 @@ def test_a_table_marks_the_differences_that_are_real(tmp_path):
     # Against fft: five measures of srft, four of rgb; one seed of srft:prior says nothing.
     assert "compare 9 pairs of numbers, of which 1 are bold" in text and "1 remain." in text
     assert "**+10.0 ± 0.0**" in text and (tmp_path / "depth_sensitivities.png").stat().st_size
+
+
+def test_a_study_belongs_to_the_weights_of_its_base_wherever_they_lie(tmp_path, capsys):
+    cell, budget = Cell("depth", "fft", 0), BUDGETS["smoke"]
+    home, moved, other = (
+        tmp_path / cell.path,
+        tmp_path / "moved.safetensors",
+        tmp_path / "other.safetensors",
+    )
+    shutil.copy(base_file("default"), moved)
+    save_network(build_network("ostrack_tiny"), other)
+    home.mkdir(parents=True)
+    result = a_result(0.5, 0.4) | {"origin": cell_origin(cell, budget)}
+    (home / "result.json").write_text(json.dumps(result))
+    command = ["study", "report", "--budget", "smoke", "--out", str(tmp_path), "--base"]
+    assert main([*command, str(moved)]) == 0
+    assert main([*command, str(other)]) == 2
+    assert "result.json is of another study: found base_sha256=" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "none")]) == 2
+    assert "none: no such file" in capsys.readouterr().err
 
 
 def test_a_report_shows_what_is_finished(tmp_path, capsys):
