@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 from safetensors import SafetensorError
 
@@ -20,7 +21,7 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; expected the name of a file to write")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
