@@ -1,0 +1,68 @@
+"""Scores of the bundled RGB tracker: generated videos that it has not seen, and real ones.
+
+    python benchmarks/bundled.py [--checkpoint FILE ...] [--otb ROOT] [--rgbd ROOT]
+
+Mean IoU over the frames that show the target, the first left out. A look-alike distractor or the
+dark can hide what no tracker could tell; the later sets do without them. ``--otb`` takes videos in
+the layout of OTB, ``--rgbd`` in that of DepthTrack, of which the RGB images alone are tracked.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence as Many
+from pathlib import Path
+
+import numpy as np
+
+from ltr_ext.dataset.registry import open_dataset
+from ltr_ext.dataset.sequence import Sequence
+from ltr_ext.dataset.synthetic import SceneOptions, Synthetic
+from ltr_ext.models.checkpoint import BUNDLED
+from pytracking_ext.evaluation.running import judged_overlaps, track_many
+from pytracking_ext.parameter.srft import from_checkpoint
+
+UNSEEN = 2  # textures that no training video has
+
+
+def generated(count: int, seed: int, length: int, **options) -> list[Sequence]:
+    """Generated RGB videos."""
+    scenes = SceneOptions(length=length, texture_seed=UNSEEN, **options)
+    return list(Synthetic(count, seed, scenes, name="rgb"))
+
+
+def mean_overlap(checkpoint: Path, videos: Many[Sequence], batch: int = 8) -> float:
+    """Mean IoU of all frames, in [0, 1]."""
+    overlaps = []
+    for video, outcome in track_many(videos, from_checkpoint(checkpoint, "cpu"), batch):
+        if isinstance(outcome, str):
+            raise SystemExit(f"{video.name}: {outcome}")
+        overlaps.append(judged_overlaps(outcome, video))
+    return float(np.concatenate(overlaps).mean())
+
+
+def main() -> None:
+    """Prints a row per set of videos and a column per checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, nargs="+", default=[BUNDLED])
+    parser.add_argument("--otb", help="folder of real videos in the layout of OTB")
+    parser.add_argument("--rgbd", help="the same in the layout of DepthTrack")
+    arguments = parser.parse_args()
+    sets = {
+        "8 of 100 frames (srft demo)": generated(8, 300, 100, dark=0.0),
+        "24 of 60": generated(24, 400, 60),
+        "24 of 60, good light": generated(24, 400, 60, dark=0.0),
+        "24 of 60, good light, no distractors": generated(
+            24, 400, 60, dark=0.0, distractors=(0, 0)
+        ),
+    }
+    for kind, root in (("otb", arguments.otb), ("depthtrack", arguments.rgbd)):
+        if root:
+            sets |= {f"{video.name} (real)": [video] for video in open_dataset(kind, root, "test")}
+    for name, videos in sets.items():
+        scores = (mean_overlap(file, videos) for file in arguments.checkpoint)
+        print(f"{name:40s}", *(f"{score:.3f}" for score in scores), flush=True)
+
+
+if __name__ == "__main__":
+    main()
