@@ -26,8 +26,9 @@ class Convention:
             (``"truth"``), as reported (``"prediction"``), or not counted (``"skip"``).
         absent: frames without a target are not counted (``"skip"``), or are a ``"miss"`` or a
             ``"hit"``.
-        rim: frames whose true box starts at x <= 0 or y <= 0 are ordinary (``"count"``), or are a
-            ``"miss"`` or a ``"hit"``.
+        rim: frames whose true box starts at x <= 0 or y <= 0 in the benchmark's files are ordinary
+            (``"count"``), or are a ``"miss"`` or a ``"hit"``.
+        first_pixel: coordinate of the upper left pixel in those files; boxes here count from 0.
         invalid: a predicted box that is NaN or has no area is replaced by the one before it
             (``"previous"``) or is a miss (``"miss"``).
         truths: where there are two ground truths, the first one (``"first"``), or per frame the
@@ -50,6 +51,7 @@ class Convention:
     first_frame: Literal["truth", "prediction", "skip"] = "skip"
     absent: Literal["skip", "miss", "hit"] = "skip"
     rim: Literal["count", "miss", "hit"] = "count"
+    first_pixel: float = 0
     invalid: Literal["previous", "miss"] = "miss"
     truths: Literal["first", "better"] = "first"
     pixels: float = 20
@@ -105,8 +107,8 @@ CONVENTIONS = {
     "lasot": replace(_LASOT, metrics=("AUC", "P", "P_norm")),
     "tnl2k": replace(_LASOT, metrics=("AUC", "P", "P_norm")),
     "trackingnet": replace(_PYTRACKING, metrics=("AUC", "P", "P_norm"), normalised=None),
-    "otb": replace(_PYTRACKING, metrics=("AUC", "P"), rim="hit"),
-    "uav123": replace(_PYTRACKING, metrics=("AUC", "P"), absent="hit", rim="hit"),
+    "otb": replace(_PYTRACKING, metrics=("AUC", "P"), rim="hit", first_pixel=1),
+    "uav123": replace(_PYTRACKING, metrics=("AUC", "P"), absent="hit", rim="hit", first_pixel=1),
     "got10k": Convention(
         metrics=("AO", "SR_0.5", "SR_0.75"), average="frames", in_image=True, lengths="cut"
     ),

@@ -119,7 +119,7 @@ def _compare(boxes: Boxes, truth: Boxes, how: Convention) -> tuple[NDArray, NDAr
             metrics.centre_distance(boxes, truth, normalised=True),
         )
     ]
-    rim = there & (truth[:, :2] <= 0).any(1)
+    rim = there & (truth[:, :2] + how.first_pixel <= 0).any(1)
     for frames, rule in ((~there, how.absent), (rim, how.rim)):
         if rule in ("miss", "hit"):
             for value, hit in zip(values, (np.nan, -1, -1), strict=True):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ltr_ext.dataset.kinds import KINDS
 from pytracking_ext.analysis.conventions import CONVENTIONS, Convention, convention, parse_choice
 from pytracking_ext.analysis.frames import Prediction, SequenceTruth, score_frames
 from pytracking_ext.analysis.scoring import METRICS, frame_curves, score_benchmark
@@ -164,8 +165,22 @@ SIX_BOXES = np.array([[25, 20, 10, 10], TARGET, TARGET, RIM, NAN, [20, 26, 10, 1
 )
 def test_every_benchmark_by_hand(benchmark, expected):
     how = convention(benchmark)
-    score = score_benchmark({"a": SIX_TRUTHS}, {"a": Prediction(SIX_BOXES)}, how)
+    kind = KINDS.get(benchmark)
+    start = [kind.layout.first_pixel if kind else 0] * 2 + [0, 0]  # readers count from 0
+    truth = replace(SIX_TRUTHS, boxes=SIX_TRUTHS.boxes - start, second=SIX_TRUTHS.second - start)
+    score = score_benchmark({"a": truth}, {"a": Prediction(SIX_BOXES - start)}, how)
     assert score.total == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("benchmark", CONVENTIONS)
+def test_the_rim_is_that_of_the_benchmarks_files(benchmark):
+    """A box in the first column is inside of the image, whether files call that 0 or 1."""
+    how = convention(benchmark)
+    assert how.first_pixel == KINDS[benchmark].layout.first_pixel
+    if how.first_pixel:
+        truth = np.tile([0.0, 20, 10, 10], (2, 1))
+        found = score_frames(SequenceTruth(truth), Prediction(truth), how)
+        np.testing.assert_allclose(found.overlaps, [1, 1])
 
 
 def lasot_script(truth, boxes, absent):
