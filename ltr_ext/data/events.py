@@ -24,7 +24,7 @@ class Events(NamedTuple):
 
     Attributes:
         t: (N,) int64, microseconds.
-        x, y: (N,) integers, column and row of the pixel.
+        x, y: (N,) column and row of the pixel, whole numbers of any type.
         on: (N,) bool, True where it became brighter.
     """
 
@@ -151,7 +151,8 @@ def render_events(
         time = (events.t - start).astype(np.float32) / np.float32(max(end - start, 1))
     else:
         time = np.zeros(0, np.float32)
-    pixel = events.y.astype(np.intp) * width + events.x  # recordings have coordinates of 16 bits
+    # recordings have coordinates of 16 bits, some of them floats
+    pixel = events.y.astype(np.intp) * width + events.x.astype(np.intp)
     interval = _Interval(pixel, np.asarray(events.on, bool), time, height * width)
     return np.ascontiguousarray(EVENT_FORMS[form](interval)).reshape(height, width, 3)
 

@@ -47,8 +47,9 @@ def read_stream(path: str | os.PathLike) -> EventStream:
     """Reads a recording, the format told by its suffix: .aedat4, .h5, .hdf5, .txt, .csv.
 
     HDF5: columns t, x, y, p in the file or in its group ``events``, and ``t_offset`` where times
-    count from there. Text: rows ``t x y p``, t in seconds when it has a decimal point, else in
-    microseconds; p is 1 for on and 0 or -1 for off. Lines that begin with # are comments.
+    count from there; t in seconds where some have fractions, else in microseconds. Text: rows
+    ``t x y p``, t in seconds when it has a decimal point, else in microseconds; p is 1 for on and 0
+    or -1 for off. Lines that begin with # are comments.
 
     Raises:
         UserError: the file is absent, damaged, of another kind, or a library is not installed.
@@ -101,15 +102,21 @@ def _read_hdf5(path: Path) -> EventStream:
         with h5py.File(path) as file:
             group = file.get("events", file)
             t, x, y, p = (group[name][:] for name in _COLUMNS)
-            offset = int(file["t_offset"][()]) if "t_offset" in file else 0
+            offset = file["t_offset"][()].item() if "t_offset" in file else 0
         if len({column.shape for column in (t, x, y, p)}) > 1 or t.ndim != 1:
             raise ValueError("the columns differ in length")
+        if t.dtype.kind == "f":
+            if not np.isfinite(t).all():
+                raise ValueError("a time is not finite")
+            scale = 1e6 if (t % 1).any() else 1
+            t, offset = np.rint(t.astype(np.float64) * scale), offset * scale
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path}: expected an HDF5 file with columns t, x, y, p, also in a group `events` "
             f"({error})"
         ) from error
-    return EventStream(Events(t.astype(np.int64) + offset, x, y, p > 0), None, np.zeros(0, int))
+    t = t.astype(np.int64) + round(offset)
+    return EventStream(Events(t, x, y, p > 0), None, np.zeros(0, int))
 
 
 def _read_text(path: Path) -> EventStream:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ltr_ext.data.events import Events
+from ltr_ext.data.events import Events, render_events
 from ltr_ext.data.io import read_rgb
 from ltr_ext.dataset import event_stream
 from ltr_ext.dataset.event_stream import EventStream, read_stream, render_sequence
@@ -63,6 +63,24 @@ def test_hdf5(tmp_path, group, off):
         file["t"] = T
     with pytest.raises(UserError, match="columns t, x, y, p"):
         read_stream(tmp_path / "c.h5")
+
+
+@pytest.mark.parametrize("kind", [np.uint64, np.float64, np.float32])
+def test_hdf5_with_seconds_and_coordinates_of_any_type(tmp_path, kind):
+    h5py = pytest.importorskip("h5py", reason="needs the extra [events]")
+    seconds = kind != np.uint64
+    columns = np.array(T) / 1e6 if seconds else np.array(T), X, Y, ON
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, column in zip("txyp", columns, strict=True):
+            file[name] = np.asarray(column, bool if name == "p" else kind)
+    events = read_stream(tmp_path / "a.h5").events
+    assert_tiny(events)
+    assert render_events(events, (4, 6)).shape == (4, 6, 3)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["t"] = [0.5, np.nan]
+        file["x"], file["y"], file["p"] = X[:2], Y[:2], ON[:2]
+    with pytest.raises(UserError, match="a time is not finite"):
+        read_stream(tmp_path / "b.h5")
 
 
 @pytest.mark.parametrize("separator", [" ", ",", "\t"])
