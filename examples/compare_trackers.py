@@ -8,7 +8,7 @@ import sys
 from pytracking_ext.analysis.conventions import convention
 from pytracking_ext.analysis.frames import Prediction
 from pytracking_ext.analysis.scoring import score_benchmark
-from pytracking_ext.analysis.significance import differences
+from pytracking_ext.analysis.significance import differences, verdict
 from pytracking_ext.evaluation.datasets import open_test_set, read_sequences
 from pytracking_ext.evaluation.running import track_many
 from pytracking_ext.evaluation.scores import ground_truths
@@ -29,6 +29,6 @@ for network in networks:
         predictions[sequence.name] = Prediction(result.boxes, result.confidences)
     scores.append(score_benchmark(truths, predictions, how))
     print(network, {metric: f"{100 * value:.1f}" for metric, value in scores[-1].total.items()})
-for metric, (low, high) in differences(*scores).items():
-    verdict = "real" if low * high > 0 else "not real"
-    print(f"{metric}: difference {100 * low:.1f} to {100 * high:.1f}, {verdict}")
+for metric, found in differences(*scores).items():
+    low, high = (f"{100 * bound:.1f}" for bound in found)
+    print(f"{metric}: difference {low} to {high}, {verdict(found, len(sequences))}")

@@ -12,6 +12,7 @@ from srft_plugin.errors import UserError
 
 REPEATS = 2000
 LEVEL = 0.95
+FEWEST = 6  # of fewer sequences, all can agree by chance alone: 2 * 0.5 ** 5 > 1 - LEVEL
 
 
 class Interval(NamedTuple):
@@ -33,8 +34,6 @@ def intervals(score: Score) -> dict[str, Interval]:
 def differences(first: Score, second: Score) -> dict[str, Interval]:
     """Interval of ``first - second`` per metric, both trackers on the same drawn sequences.
 
-    A difference is called real when its interval does not contain 0.
-
     Raises:
         UserError: the trackers were scored on different sequences.
     """
@@ -47,6 +46,16 @@ def differences(first: Score, second: Score) -> dict[str, Interval]:
     draws = _draws(len(first.sequences))
     a, b = first.resampled(draws), second.resampled(draws)
     return {metric: _interval(a[metric] - b[metric]) for metric in a}
+
+
+def verdict(difference: Interval, sequences: int) -> str:
+    """What a difference over so many sequences is: real when its interval does not contain 0.
+
+    The interval of a few is too narrow, that of a single one has no width.
+    """
+    if sequences < FEWEST:
+        return "too few sequences to tell"
+    return "real" if difference.low > 0 or difference.high < 0 else "within chance"
 
 
 def _draws(count: int) -> NDArray[np.int64]:

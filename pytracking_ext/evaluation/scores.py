@@ -11,7 +11,7 @@ from pytracking_ext.analysis.conventions import Convention
 from pytracking_ext.analysis.frames import SequenceTruth
 from pytracking_ext.analysis.published import add_published
 from pytracking_ext.analysis.scoring import Score, score_benchmark
-from pytracking_ext.analysis.significance import LEVEL, differences, intervals
+from pytracking_ext.analysis.significance import LEVEL, differences, intervals, verdict
 from pytracking_ext.analysis.tables import Table
 from pytracking_ext.evaluation.loading import read_predictions
 from srft_plugin.errors import some
@@ -112,11 +112,10 @@ def _verdicts(scores: Mapping[str, Score]) -> list[str]:
         if list(a.sequences) != list(b.sequences):
             lines.append(f"{first} and {second} have results of different sequences.")
             continue
-        for metric, (low, high) in differences(a, b).items():
-            real = "real" if low > 0 or high < 0 else "within chance"
-            lines.append(
-                f"{first} - {second}, {metric}: [{100 * low:+.1f}, {100 * high:+.1f}], {real}"
-            )
+        for metric, found in differences(a, b).items():
+            low, high = (f"{100 * bound:+.1f}" for bound in found)
+            judged = verdict(found, len(a.sequences))
+            lines.append(f"{first} - {second}, {metric}: [{low}, {high}], {judged}")
     return lines
 
 

@@ -75,6 +75,15 @@ def test_real_differences_are_told_from_chance():
         differences(good, random_scores(2, 39))
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_sequences_do_not_tell(count):
+    """Of one sequence the interval has no width, and all of five lean one way once in 16 times."""
+    good, worse = random_scores(2, count), random_scores(2, count, shift=3)
+    assert differences(good, worse)["IoU"].low > 0
+    table = render(total_table("x", {"good": good, "worse": worse}, bootstrap=True))
+    assert table.count("too few sequences to tell") == 2 and ", real" not in table
+
+
 def test_tables_in_every_format():
     scores = {"my_tracker": random_scores(0, 4), "b": random_scores(1, 3)}
     table = total_table("visevent", scores)
