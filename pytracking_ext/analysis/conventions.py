@@ -103,7 +103,7 @@ CONVENTIONS = {
     ),
     "visevent": replace(_LASOT, metrics=("SR", "PR")),
     "coesot": replace(_LASOT, metrics=("SR", "PR")),
-    "fe108": replace(_PYTRACKING, metrics=("SR", "PR")),
+    "fe108": replace(_PYTRACKING, metrics=("SR", "PR"), rim="count"),  # as its authors' copy does
     "lasot": replace(_LASOT, metrics=("AUC", "P", "P_norm")),
     "tnl2k": replace(_LASOT, metrics=("AUC", "P", "P_norm")),
     "trackingnet": replace(_PYTRACKING, metrics=("AUC", "P", "P_norm"), normalised=None),
