@@ -8,11 +8,14 @@ user's pytracking checkout (``ltr/admin/local.py``, when SRFT runs inside one), 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
 import multiprocessing
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from ltr_ext.admin.files import write_text
 from srft_plugin.errors import UserError, unknown
@@ -79,9 +82,17 @@ def set_path(key: str, path: str | Path) -> Path:
 HOST_MODULE = "ltr.admin.local"  # the file of paths of a pytracking checkout
 
 
+def _host_module() -> ModuleType | None:
+    """The host's ``ltr/admin/local.py``, where we run inside a pytracking checkout that has one."""
+    if HOST_MODULE not in sys.modules and "ltr" in sys.modules:  # its trackers do not import it
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(HOST_MODULE)
+    return sys.modules.get(HOST_MODULE)
+
+
 def _from_pytracking(key: str) -> str | None:
     """The value in the host's ``ltr/admin/local.py``, when we run inside a pytracking checkout."""
-    local = sys.modules.get(HOST_MODULE)
+    local = _host_module()
     if local is None:
         return None
     settings = local.EnvironmentSettings()
@@ -103,9 +114,10 @@ def remedy(key: str) -> str:
     variable, name = f"SRFT_{key.upper()}", key
     if variable in os.environ:
         return f"correct the environment variable {variable}"
-    if HOST_MODULE in sys.modules and (_from_pytracking(key) or key not in read_settings()):
+    local = _host_module()
+    if local is not None and (_from_pytracking(key) or key not in read_settings()):
         name = "pretrained_networks" if key == "pretrained_dir" else key
-        return f"set self.{name} in {getattr(sys.modules[HOST_MODULE], '__file__', HOST_MODULE)}"
+        return f"set self.{name} in {getattr(local, '__file__', HOST_MODULE)}"
     return f"run `srft env set {key} PATH`, which writes {settings_file()}"
 
 

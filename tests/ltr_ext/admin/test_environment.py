@@ -1,7 +1,9 @@
 """Paths of the user: where they come from, and what is said when they are wrong."""
 
+import importlib
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,23 @@ def test_paths_of_the_host(tmp_path, monkeypatch):
     local.EnvironmentSettings = type("E", (), {"workspace_dir": str(tmp_path / "host")})
     monkeypatch.setitem(sys.modules, "ltr.admin.local", local)
     assert environment().workspace_dir == tmp_path / "host"
+
+
+def test_paths_of_the_host_where_its_own_commands_do_not_read_them(tmp_path, monkeypatch):
+    """``run_tracker.py`` imports ``ltr``, but not ``ltr.admin.local``."""
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "ltr/admin").mkdir(parents=True)
+    (tmp_path / "ltr/__init__.py").touch()
+    (tmp_path / "ltr/admin/__init__.py").touch()
+    importlib.import_module("ltr")
+    set_path("workspace_dir", tmp_path / "ours")
+    assert environment().workspace_dir == tmp_path / "ours"
+    (tmp_path / "ltr/admin/local.py").write_text(
+        "class EnvironmentSettings:\n    workspace_dir = '/theirs'\n"
+    )
+    importlib.invalidate_caches()
+    assert environment().workspace_dir == Path("/theirs")
 
 
 def host(monkeypatch, **paths):
