@@ -312,7 +312,7 @@ def even_batch(samples: int, most: int) -> int:
 
 
 def run_in_host(recipe: Recipe, settings: Any) -> None:
-    """Trains from pytracking's `run_training.py`: paths and names from its settings.
+    """Trains from pytracking's `run_training.py`: the name of the run is that of its settings.
 
     Overrides, and ``--accept-changes``, come from the environment variable ``SRFT_OVERRIDES``
     (separated by spaces), as the host's command line has no room for them.
@@ -328,9 +328,8 @@ def _train_in_host(recipe: Recipe, settings: Any) -> None:
     words = os.environ.get("SRFT_OVERRIDES", "").split()
     accept_changes = ACCEPT_CHANGES in words
     recipe = recipe.override([word for word in words if word != ACCEPT_CHANGES])
-    workspace = Path(settings.env.workspace_dir or environment().workspace_dir)
     device = default_device() if settings.use_gpu else "cpu"
-    train(recipe, run_dir(settings.script_name, workspace), device, accept_changes)
+    train(recipe, run_dir(settings.script_name), device, accept_changes)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -88,14 +89,30 @@ def test_changes_are_accepted_from_both_command_lines(tmp_path, monkeypatch):
     command = ["srft", "tiny_depth", "--accept-changes", "--workspace", str(tmp_path), "lr=0.5"]
     assert run_training.main(command) == 0
     monkeypatch.setenv("SRFT_OVERRIDES", "lr=0.5 --accept-changes")
-    settings = SimpleNamespace(
-        script_name="tiny_depth", use_gpu=False, env=SimpleNamespace(workspace_dir=str(tmp_path))
-    )
+    local = ModuleType("ltr.admin.local")
+    local.EnvironmentSettings = lambda: SimpleNamespace(workspace_dir=str(tmp_path))
+    monkeypatch.setitem(sys.modules, local.__name__, local)
+    settings = SimpleNamespace(script_name="tiny_depth", use_gpu=False)
     run_training.run_in_host(load_recipe("tiny_depth"), settings)
     assert run_training.main(command[:2] + command[3:]) == 0
     for recipe, folder, _, _ in calls:
         assert recipe.lr == 0.5 and folder == run_training.run_dir("tiny_depth", tmp_path)
     assert [accept_changes for _, _, _, accept_changes in calls] == [True, True, False]
+
+
+def test_a_training_in_the_host_is_where_its_tracker_looks_for_it(tmp_path, monkeypatch):
+    """The variable goes before ``local.py``, and ``~`` is the home in both commands."""
+    folders = []
+    monkeypatch.setattr(run_training, "train", lambda recipe, folder, *_: folders.append(folder))
+    local = ModuleType("ltr.admin.local")
+    local.EnvironmentSettings = lambda: SimpleNamespace(workspace_dir="~/theirs")
+    monkeypatch.setitem(sys.modules, local.__name__, local)
+    settings = SimpleNamespace(script_name="run", use_gpu=False, env=local.EnvironmentSettings())
+    for variable in ("", str(tmp_path)):
+        monkeypatch.setenv("SRFT_WORKSPACE_DIR", variable)
+        run_training.run_in_host(load_recipe("tiny_depth"), settings)
+    theirs = Path("~/theirs").expanduser().resolve()
+    assert folders == [run_training.run_dir("run", place) for place in (theirs, tmp_path)]
 
 
 @pytest.mark.parametrize(
@@ -106,9 +123,8 @@ def test_the_host_ends_with_one_line_and_a_status(
     tmp_path, capsys, monkeypatch, overrides, message
 ):
     monkeypatch.setenv("SRFT_OVERRIDES", overrides)
-    settings = SimpleNamespace(
-        script_name="tiny_depth", use_gpu=False, env=SimpleNamespace(workspace_dir=str(tmp_path))
-    )
+    monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path))
+    settings = SimpleNamespace(script_name="tiny_depth", use_gpu=False)
     with pytest.raises(SystemExit, match="2"):
         run_training.run_in_host(load_recipe("tiny_depth"), settings)
     error = capsys.readouterr().err
