@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -279,6 +280,15 @@ class TwoTemplates(TrackingNetwork):
         for box in boxes:
             assert box.shape == (len(search), 4) and (box[:, :2] - 0.5).abs().max() < 0.02
         return self.finder(templates[0], search)
+
+
+def test_pytrackings_debug_view_gets_image_and_boxes(parameters):
+    """Its visdom window wants lists, and first gets the tuple that the sequence handed out."""
+    shown, image = [], np.zeros((4, 4, 3), np.uint8)
+    tracker = SRFTTracker(parameters)
+    tracker.visdom = SimpleNamespace(register=lambda *arguments: shown.append(arguments))
+    tracker.visdom_draw_tracking(image, [(1, 2, 3, 4)], None)
+    assert shown == [((image, [1, 2, 3, 4]), "Tracking", 1, "Tracking")]
 
 
 def test_confident_frames_renew_the_second_template(parameters, white_square, white_finder):

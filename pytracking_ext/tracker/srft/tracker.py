@@ -118,6 +118,12 @@ class SRFTTracker:
         """
         return track_together([self], [image], [info or {}])[0]
 
+    def visdom_draw_tracking(
+        self, image: np.ndarray, box: Iterable[Sequence[float]], segmentation: None = None
+    ) -> None:
+        """Shows a frame and boxes on the visdom server that pytracking's ``--debug`` found."""
+        self.visdom.register((image, *map(list, box)), "Tracking", 1, "Tracking")
+
     def _cut(self, image: np.ndarray, info: Mapping[str, Any], factor: float, size: int) -> _Region:
         """The square around the box; changes nothing.
 
