@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +18,6 @@ import numpy as np
 
 from ltr_ext.admin.environment import DATASETS
 from ltr_ext.dataset.sequence import Sequence
-from ltr_ext.recipe import config_names
 from pytracking_ext.evaluation.datasets import open_test_set
 from pytracking_ext.evaluation.running import first_visible
 from pytracking_ext.parameter import srft
@@ -29,7 +30,8 @@ HOST_PARAMETERS = "pytracking.parameter.srft"
 def register(module: ModuleType) -> None:
     """Adds the benchmarks to ``dataset_dict`` of ``pytracking.evaluation.datasets``.
 
-    Training configs become parameter names at the same time.
+    Training runs become parameter names at the same time: this is imported first in every process
+    of pytracking, its worker processes included.
 
     Names that pytracking has itself keep its own reader. ``module`` is an argument because
     importing it by name would be circular while it is being imported.
@@ -37,20 +39,25 @@ def register(module: ModuleType) -> None:
     for name in DATASETS:
         info = module.DatasetInfo(module=__name__, class_name="TestSet", kwargs={"name": name})
         module.dataset_dict.setdefault(name, info)
-    _register_configs()
+    sys.meta_path.append(TrainingRuns())
 
 
-def _register_configs() -> None:
-    """Makes every training config a parameter module of the host.
+class TrainingRuns(MetaPathFinder, Loader):
+    """The last of Python's import finders in a linked checkout: makes runs parameter modules.
 
-    pytracking imports ``pytracking.parameter.srft.<param>``; Python takes what it finds in
-    ``sys.modules``. Data sets are registered first in every process of pytracking, its worker
-    processes included.
+    pytracking imports ``pytracking.parameter.srft.<param>``. What has no file of its own is the
+    name of a training run; :func:`pytracking_ext.parameter.srft.trained` says when it is not.
     """
-    for config in set(config_names()) - set(srft.module_names()):
-        module = ModuleType(f"{HOST_PARAMETERS}.{config}", "The network that this config trained.")
-        module.parameters = functools.partial(srft.trained, config)
-        sys.modules[module.__name__] = module
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """What Python asks of a finder."""
+        package = name.rpartition(".")[0]
+        return ModuleSpec(name, self) if package == HOST_PARAMETERS else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """What Python asks of a loader."""
+        run = module.__name__.rpartition(".")[2]
+        module.parameters = functools.partial(srft.trained, run)
 
 
 def experiment(name: str) -> Callable[[], tuple[list, list]]:
@@ -61,7 +68,7 @@ def experiment(name: str) -> Callable[[], tuple[list, list]]:
     Raises:
         AttributeError: a name of another form.
     """
-    param, separator, dataset = name.partition(SEPARATOR)
+    param, separator, dataset = name.rpartition(SEPARATOR)
     if not separator:
         raise AttributeError(
             f"no experiment {name!r}; expected <param>{SEPARATOR}<dataset>, "

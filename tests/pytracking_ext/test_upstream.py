@@ -15,7 +15,9 @@ import pytest
 from ltr_ext.dataset.files import FileFrames
 from ltr_ext.dataset.sequence import Sequence
 from ltr_ext.recipe import config_names
+from ltr_ext.run_training import NETWORK, run_dir
 from pytracking_ext.evaluation import upstream
+from pytracking_ext.parameter import srft
 from srft_plugin.errors import UserError
 
 
@@ -94,6 +96,13 @@ def test_frames_that_are_no_files_are_refused(host, white_square):
 def registered(monkeypatch):
     """pytracking's module of data sets, which has a reader for OTB, after the registration."""
     monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path.copy())
+    for name in ("pytracking", "pytracking.parameter"):
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = []
+    package = types.ModuleType("pytracking.parameter.srft")
+    package.__path__ = srft.__path__
+    sys.modules[package.__name__] = package
     module = types.ModuleType("datasets")
     module.DatasetInfo = collections.namedtuple("DatasetInfo", "module class_name kwargs")
     module.dataset_dict = {"otb": "own"}
@@ -111,6 +120,8 @@ def test_registration_keeps_the_hosts_own_readers(registered):
 def test_experiments_by_name(host):
     trackers, dataset = upstream.experiment("tiny_depth_on_depthtrack")()
     assert trackers == [("srft", "tiny_depth")] and dataset == ["depthtrack"]
+    trackers, dataset = upstream.experiment("tuned_on_cube_on_depthtrack")()
+    assert trackers == [("srft", "tuned_on_cube")] and dataset == ["depthtrack"]
     with pytest.raises(AttributeError, match="default_rgb_on_depthtrack"):
         upstream.experiment("depthtrack")
 
@@ -120,6 +131,20 @@ def test_every_training_config_is_a_parameter_name(registered):
         found = importlib.import_module(f"pytracking.parameter.srft.{config}")
         assert found.parameters.args == (config,)
     assert "pytracking.parameter.srft.default_rgb" not in sys.modules  # has a file of its own
+
+
+def test_every_training_run_is_a_parameter_name(registered, base, tmp_path, monkeypatch):
+    monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path))
+    network = run_dir("slower", tmp_path) / NETWORK  # `srft train tiny_depth --name slower`
+    network.parent.mkdir(parents=True)
+    network.write_bytes(base.read_bytes())
+    found = importlib.import_module("pytracking.parameter.srft.slower")
+    assert found.parameters().checkpoint == network
+    own = importlib.import_module("pytracking.parameter.srft.default_rgb")
+    assert own.__file__.endswith("default_rgb.py")
+    wrong = importlib.import_module("pytracking.parameter.srft.tiny_dept")
+    with pytest.raises(UserError, match="did you mean 'tiny_depth'"):
+        wrong.parameters()
 
 
 def test_in_a_real_checkout(shared, base, tmp_path):
