@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 
 from srft_plugin.errors import UserError
 
@@ -49,6 +51,7 @@ SHIMS = {
 }
 _BEGIN, _END = "# srft link: begin\n", "# srft link: end\n"
 _CUT = "# (the line before had no end)\n"
+_ANY_BYTES = "surrogateescape"  # names of files in the user's own lines may have any encoding
 
 
 def link(checkout: Path) -> list[Path]:
@@ -59,7 +62,7 @@ def link(checkout: Path) -> list[Path]:
 
     Raises:
         UserError: not a pytracking checkout, a file that is not ours is in the way, or git does
-            not open it. Nothing was changed then.
+            not open it; nothing was changed then. Or it cannot be written to.
     """
     current = linked(checkout)
     foreign = [path for path in _present(checkout) if not _is_ours(path)]
@@ -69,14 +72,15 @@ def link(checkout: Path) -> list[Path]:
             "Nothing was changed"
         )
     written = []
-    _exclude(checkout)
-    for name, code in SHIMS.items():
-        if name in current:
-            continue
-        path = checkout / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"{MARK}\n{code}", encoding="utf-8")
-        written.append(path)
+    with _writing(checkout):
+        _exclude(checkout)
+        for name, code in SHIMS.items():
+            if name in current:
+                continue
+            path = checkout / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(_content(code))
+            written.append(path)
     return written
 
 
@@ -87,24 +91,28 @@ def unlink(checkout: Path) -> list[Path]:
         The files that were removed.
 
     Raises:
-        UserError: not a pytracking checkout, or git does not open it. Nothing was changed then.
+        UserError: not a pytracking checkout, or git does not open it; nothing was changed then.
+            Or it cannot be written to.
     """
     _check(checkout)
-    _restore_exclude(checkout)
-    removed = []
-    for path in _present(checkout):
-        if not _is_ours(path):
-            continue
-        path.unlink()
-        removed.append(path)
-        if path.name == "__init__.py":
-            shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
-            if not any(path.parent.iterdir()):
-                path.parent.rmdir()
-        else:
-            for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
-                compiled.unlink()
-    return removed
+    with _writing(checkout):
+        _restore_exclude(checkout)
+        return [path for path in _present(checkout) if _remove(path)]
+
+
+def _remove(path: Path) -> bool:
+    """Removes a shim and what Python has made of it; False where the file is not ours."""
+    if not _is_ours(path):
+        return False
+    path.unlink()
+    if path.name == "__init__.py":
+        shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    else:
+        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+            compiled.unlink()
+    return True
 
 
 def linked(checkout: Path) -> list[str]:
@@ -117,8 +125,7 @@ def linked(checkout: Path) -> list[str]:
     return [
         name
         for name, code in SHIMS.items()
-        if (checkout / name).is_file()
-        and (checkout / name).read_text(encoding="utf-8") == f"{MARK}\n{code}"
+        if (checkout / name).is_file() and (checkout / name).read_bytes() == _content(code)
     ]
 
 
@@ -131,12 +138,24 @@ def _check(checkout: Path) -> None:
             )
 
 
+def _content(code: str) -> bytes:
+    return f"{MARK}\n{code}".encode()
+
+
+@contextmanager
+def _writing(checkout: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to {checkout}: {error}") from error
+
+
 def _present(checkout: Path) -> list[Path]:
     return [checkout / name for name in SHIMS if (checkout / name).exists()]
 
 
 def _is_ours(path: Path) -> bool:
-    return path.is_file() and path.read_text(encoding="utf-8").startswith(MARK)
+    return path.is_file() and path.read_bytes().startswith(MARK.encode())
 
 
 def _exclude_file(checkout: Path) -> Path | None:
@@ -161,27 +180,27 @@ def _exclude(checkout: Path) -> None:
     file = _exclude_file(checkout)
     if file is None:
         return
-    before = file.read_bytes().decode() if file.exists() else ""
+    before = file.read_bytes().decode(errors=_ANY_BYTES) if file.exists() else ""
     if _BEGIN in before:
         return
-    folders = [str(Path(name).parent) + "/" for name in SHIMS if name.endswith("__init__.py")]
+    folders = [f"{PurePosixPath(name).parent}/" for name in SHIMS if name.endswith("__init__.py")]
     files = [name for name in SHIMS if not name.endswith("__init__.py")]
     lines = "".join(f"/{name}\n" for name in folders + files)
     cut = before and not before.endswith("\n")  # the last line has no end: remember that
     begin = f"\n{_BEGIN}{_CUT}" if cut else _BEGIN
     file.parent.mkdir(exist_ok=True)
-    file.write_bytes(f"{before}{begin}{lines}{_END}".encode())
+    file.write_bytes(f"{before}{begin}{lines}{_END}".encode(errors=_ANY_BYTES))
 
 
 def _restore_exclude(checkout: Path) -> None:
     file = _exclude_file(checkout)
     if file is None or not file.exists():
         return
-    text = file.read_bytes().decode()
+    text = file.read_bytes().decode(errors=_ANY_BYTES)
     begin, end = text.find(_BEGIN), text.find(_END)
     if begin < 0 or end < 0:
         return
     before, block, after = text[:begin], text[begin:end], text[end + len(_END) :]
     if _CUT in block:
         before = before[:-1]
-    file.write_bytes((before + after).encode())
+    file.write_bytes((before + after).encode(errors=_ANY_BYTES))

@@ -54,13 +54,13 @@ def git_status(folder: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("exclude", [None, "", "*.pyc\n", "*.pyc"])
+@pytest.mark.parametrize("exclude", [None, "", "*.pyc\n", "*.pyc", "caf\xe9\n"])
 def test_unlink_restores_every_byte(checkout, exclude):
     file = checkout / ".git/info/exclude"
     if exclude is None:
         file.unlink()
     else:
-        file.write_text(exclude)
+        file.write_text(exclude, encoding="latin-1")
     before, status = tree(checkout), git_status(checkout)
     link(checkout)
     assert git_status(checkout) == status
@@ -82,15 +82,30 @@ def test_linking_again_changes_nothing(checkout):
     assert linked(checkout) == list(SHIMS)
 
 
-def test_foreign_files_are_not_overwritten(checkout):
+@pytest.mark.parametrize("text", ["mine = 1\n", "# caf\xe9\n"])
+def test_foreign_files_are_not_overwritten(checkout, text):
     foreign = checkout / "pytracking/experiments/srft.py"
-    foreign.write_text("mine = 1\n")
+    foreign.write_text(text, encoding="latin-1")
     before = tree(checkout)
     with pytest.raises(UserError, match=r"srft.py exists and was not written by"):
         link(checkout)
     assert tree(checkout) == before
     assert unlink(checkout) == []
-    assert foreign.read_text() == "mine = 1\n"
+    assert foreign.read_text(encoding="latin-1") == text
+
+
+def test_a_checkout_that_cannot_be_written_to_is_named(checkout):
+    link(checkout)
+    before = tree(checkout)
+    exclude = checkout / ".git/info/exclude"
+    exclude.unlink()
+    exclude.mkdir()  # what holds for root as well
+    for command in (link, unlink):
+        with pytest.raises(UserError, match=f"cannot write to {checkout}: .*exclude"):
+            command(checkout)
+    exclude.rmdir()
+    before.pop(".git/info/exclude")
+    assert tree(checkout) == before
 
 
 @pytest.mark.parametrize("command", [link, unlink])
