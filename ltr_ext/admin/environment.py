@@ -8,12 +8,12 @@ user's pytracking checkout (``ltr/admin/local.py``, when SRFT runs inside one), 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
 import json
 import multiprocessing
 import os
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -85,8 +85,9 @@ HOST_MODULE = "ltr.admin.local"  # the file of paths of a pytracking checkout
 def _host_module() -> ModuleType | None:
     """The host's ``ltr/admin/local.py``, where we run inside a pytracking checkout that has one."""
     if HOST_MODULE not in sys.modules and "ltr" in sys.modules:  # its trackers do not import it
-        with contextlib.suppress(ModuleNotFoundError):
-            importlib.import_module(HOST_MODULE)
+        if not (find_spec("ltr.admin") and find_spec(HOST_MODULE)):
+            return None
+        import_module(HOST_MODULE)
     return sys.modules.get(HOST_MODULE)
 
 
