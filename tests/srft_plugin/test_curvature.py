@@ -140,6 +140,21 @@ def test_equation_7_in_float64_is_the_rayleigh_quotient_of_its_directions():
     assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
 
 
+def test_equation_7_has_no_prior_where_the_loss_does_not_change():
+    network = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("used", "unused")})
+
+    def loss_fn(net, x):
+        return net["used"](x).square().sum(1)
+
+    batches = [torch.randn(4, 2)]
+    settings = {"method": "finite_difference", "top_k": 2, "probes": 3}
+    with pytest.warns(UserWarning, match="does not depend on unused"):
+        prior = estimate_prior(network, loss_fn, batches, **settings)
+    assert list(prior.sensitivity()) == ["used"]
+    with pytest.raises(UserError, match="no parameter of the network a gradient"):
+        estimate_prior(network, lambda net, x: x.sum(1), batches, **settings)
+
+
 def test_equation_7_in_float32_is_round_off():
     """The largest of 60 probes is off by a factor of ten and more, and some are negative."""
     torch.manual_seed(0)
