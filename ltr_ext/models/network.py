@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from srft_plugin.errors import UserError
 from srft_plugin.groups import operation_groups
 
-FUSIONS = 4  # fusion blocks of a two-branch network (section III-A)
+FUSIONS = 4  # fusion blocks of a two-branch network: the public code's number
 NOTHING = "(?!)"  # an expression that matches no name
 Tokens = Tensor | tuple[Tensor, Tensor]  # (B, N, C): of one branch, or RGB and auxiliary
 
@@ -176,7 +176,7 @@ class TrackingNetwork(nn.Module):
             raise UserError(f"{self.spec.name}: {what} is {images.dtype}; normalise it first")
 
     def position_parameters(self) -> list[nn.Parameter]:
-        """Position embeddings: fixed while the network is tuned (section III-A)."""
+        """Position embeddings: fixed while the network is tuned, as in the public code."""
         return [
             value
             for name, value in self.named_parameters()
@@ -184,7 +184,7 @@ class TrackingNetwork(nn.Module):
         ]
 
     def freeze(self, head: bool = True) -> None:
-        """Fixes what tuning leaves alone: position embeddings and the box head (section III-A).
+        """Fixes what tuning leaves alone: position embeddings, and the box head (section III-A).
 
         Args:
             head: False trains the head too, the "complete" fine-tuning of Table VII.

@@ -10,7 +10,7 @@ from torch import nn
 from srft_plugin.errors import UserError, unknown
 
 TRAINABLE_SETS = {
-    "backbone": "all but box head and position embeddings (section III-A)",
+    "backbone": "all but box head (section III-A) and position embeddings (public code)",
     "backbone+head": "all but position embeddings: complete fine-tuning (Table VII)",
     "peft": "only what the network's efficient tuning adds",
     "peft+backbone": "what efficient tuning adds, and the backbone (Table VIII)",
