@@ -8,7 +8,8 @@ from ltr_ext.recipe import Recipe
 
 TRAINING_SETS = {"depth": "depthtrack", "thermal": "lasher", "event": "visevent"}
 RGB_SETS = ("got10k", "lasot", "trackingnet", "coco")
-# Centre and scale jitter that a base tracker was trained with, where it is not OSTrack's.
+# Centre and scale jitter by base tracker, where the public code has not OSTrack-256's. For SUTrack,
+# which it lacks, that of SUTrack's own training.
 JITTER = {"droptrack": (4.5, 0.5), "sutrack": (3.5, 0.5)}
 
 

@@ -90,7 +90,7 @@ def test_one_step_moves_what_trains_and_nothing_else(name, random_batch):
         assert (parameter.grad is not None) == parameter.requires_grad, key
 
 
-def test_jitter_is_that_of_the_base_tracker():
+def test_jitter_is_that_of_the_public_code_and_of_sutrack():
     jitters = {
         base: (recipe.centre_jitter, recipe.scale_jitter)
         for base in ("ostrack256", "ostrack384", "droptrack384", "sutrack_b384")
