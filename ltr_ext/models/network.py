@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, some
 from srft_plugin.groups import operation_groups
 
 FUSIONS = 4  # fusion blocks of a two-branch network: the public code's number
@@ -212,9 +212,15 @@ class TrackingNetwork(nn.Module):
         """Copies the weights of the RGB network that this one extends; what is new is left.
 
         Raises:
-            UserError: ``base`` lacks a tensor, or has it in another shape.
+            UserError: ``base`` lacks a tensor, has it in another shape, or has more than is copied:
+                what efficient tuning adds.
         """
         source, state = base.state_dict(), self.state_dict()
+        if lost := [name for name in state if name in source and self.base_name(name) is None]:
+            raise UserError(
+                f"{self.spec.name} would begin anew with what {base.spec.name} has already tuned: "
+                f"{some(lost)}; as base, give the checkpoint of the RGB tracker that it is built on"
+            )
         for name, value in state.items():
             if (origin := self.base_name(name)) is None:
                 continue

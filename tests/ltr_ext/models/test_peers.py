@@ -112,6 +112,14 @@ def test_upvpt_on_windows_without_prompts_is_swintrack():
             assert torch.allclose(expected["offset_map"], found["offset_map"], atol=1e-6) == same
 
 
+@pytest.mark.parametrize("name", ["vipt256", "sdstrack256", "untrack256", "upvpt_ostrack256"])
+def test_a_peer_does_not_begin_from_itself(name):
+    """Its tuned prompts or adapters would be thrown away without a word."""
+    network, tuned = small(name), small(name)
+    with pytest.raises(UserError, match="give the checkpoint of the RGB tracker"):
+        network.copy_base(tuned)
+
+
 def test_sdstrack_training_path_compares_with_a_masked_copy():
     network = small("sdstrack256").train()
     clean = network(*images(network))
