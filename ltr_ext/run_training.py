@@ -34,6 +34,7 @@ from ltr_ext.recipe import Recipe
 from ltr_ext.trainers.log import FILE
 from ltr_ext.trainers.preparation import prepare
 from ltr_ext.trainers.processes import Processes, join_processes, seed_everything
+from ltr_ext.trainers.settings import check_settings
 from ltr_ext.trainers.trainer import NETWORK, Trainer
 from srft_plugin.errors import UserError, report_errors
 from srft_plugin.kernels import triton_lacks
@@ -73,6 +74,8 @@ def train(
     """
     processes, device = join_processes(str(device))
     share = processes.share(recipe.batch_size, recipe.accumulate)
+    if any(folder.glob("checkpoint_ep*.pt")):  # before anything of the run is made anew
+        check_settings(folder, recipe, accept_changes)
     seed_everything(recipe.seed)
     base = None if recipe.base is None else load_network(base_file(recipe.base))
     network = trainable_network(recipe, base)

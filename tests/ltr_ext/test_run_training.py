@@ -83,6 +83,15 @@ def test_resume_with_other_settings_is_refused(tmp_path):
     run_training.train(SCRATCH.override(["epochs=1", "workers=1"]), tmp_path)
 
 
+def test_a_refused_resume_leaves_the_prior_of_the_run_alone(base, tmp_path):
+    recipe = TUNE.override([f"base={base}", "epochs=1"])
+    run_training.train(recipe, tmp_path)
+    before = (tmp_path / "prior.safetensors").read_bytes()
+    with pytest.raises(UserError, match=r"other settings \(seed: 0 -> 5\)"):
+        run_training.train(recipe.override(["seed=5"]), tmp_path)
+    assert (tmp_path / "prior.safetensors").read_bytes() == before
+
+
 def test_changes_are_accepted_from_both_command_lines(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(run_training, "train", lambda *arguments: calls.append(arguments))
