@@ -62,8 +62,9 @@ class CheckpointFolder:
         for old in {*self.files(), *self.files(WITHIN)} - kept:
             old.unlink()
             old.with_suffix(".sha256").unlink(missing_ok=True)
-        for unfinished in self.folder.glob(".checkpoint_ep*.partial"):  # of a run that was killed
-            unfinished.unlink()
+        for name in ("checkpoint_ep*", "best.safetensors.*"):  # of a run that was killed
+            for unfinished in self.folder.glob(f".{name}.partial"):
+                unfinished.unlink()
         return path
 
     def load(self, path: Path) -> dict[str, Any]:

@@ -155,8 +155,11 @@ def test_a_run_killed_while_it_wrote_its_first_checkpoint_begins_again(tmp_path,
     hash_alone, partial = sorted(tmp_path.iterdir(), key=lambda file: file.suffix, reverse=True)
     assert (hash_alone.suffix, partial.suffix) == (".sha256", ".partial")
     assert CheckpointFolder(tmp_path).load_newest() is None
+    best, foreign = (tmp_path / f".{name}.123.partial" for name in ("best.safetensors", "a.onnx"))
+    best.touch(), foreign.touch()
     CheckpointFolder(tmp_path).save(1, {"epoch": 1})
     assert CheckpointFolder(tmp_path).load_newest() == {"epoch": 1} and not partial.exists()
+    assert foreign.exists() and not best.exists()
 
 
 def test_changed_settings_are_listed_and_taken_on_when_told(mini, tmp_path):
