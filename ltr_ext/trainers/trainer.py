@@ -118,6 +118,7 @@ class Trainer:
                 settings, a full disk.
         """
         self._resume(accept_changes)
+        self.processes.wait()  # until all of them have compared the settings
         if self.processes.is_first:
             write_settings(self.folder, self.recipe)
         batches = iter(self.loader(self.step)) if self.epoch < self.recipe.epochs else iter(())

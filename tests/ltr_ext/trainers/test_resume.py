@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ltr_ext.models.checkpoint import read_checkpoint
 from ltr_ext.trainers.checkpoints import CheckpointFolder
 from ltr_ext.trainers.log import RunLog, read_log
+from ltr_ext.trainers.processes import Processes
 from ltr_ext.trainers.settings import read_recipe, write_settings
 from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import UserError
@@ -181,6 +182,19 @@ def test_changed_settings_are_listed_and_taken_on_when_told(mini, tmp_path):
     trainer.train(accept_changes=True)
     assert json.loads((tmp_path / "recipe.json").read_text())["epochs"] == 4
     mini.mini_trainer(tmp_path, *after, "workers=3").train()
+
+
+def test_new_settings_are_written_when_every_process_has_compared_them(mini, tmp_path):
+    mini.mini_trainer(tmp_path, "epochs=1").train()
+    seen = []
+
+    class Watching(Processes):
+        def wait(self):
+            seen.append(read_recipe(tmp_path).epochs)
+
+    trainer = mini.mini_trainer(tmp_path, "epochs=2", processes=Watching())
+    trainer.train(accept_changes=True)
+    assert seen == [1, 2]
 
 
 @pytest.mark.parametrize(("override", "comparable"), [("validation=any", False), ("lr=0.01", True)])
