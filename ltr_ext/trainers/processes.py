@@ -64,6 +64,12 @@ class Processes:
             dist.all_gather_object(values, value)
         return values
 
+    def follow_first(self, values: list[Tensor]) -> None:
+        """Gives ``values`` in all processes what they are in the first."""
+        if self.count > 1:
+            for value in values:
+                dist.broadcast(value, 0)
+
     def wait(self) -> None:
         """Returns when all processes have come here."""
         if self.count > 1:

@@ -265,6 +265,7 @@ class Trainer:
         values = {"weight_distance": self.distance.relative(self.processes)}
         if self.validation is None:
             return values
+        self.processes.follow_first(self.statistics)  # which are those that the run leaves behind
         self.network.eval()
         logs = []
         with self.average.applied():

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from ltr_ext.trainers import trainer as trainer_module
 from ltr_ext.trainers.processes import Processes
+from srft_plugin.tuning.trainable import select_trainable
 
 RUNS = {
     "ddp in parts": ["accumulate=2"],
@@ -49,6 +50,18 @@ def run(folder: Path, name: str, processes: Processes) -> None:
     trainer.write_network(folder / name / "network.safetensors")
 
 
+def judge_with_a_head_in_training(folder: Path, processes: Processes) -> None:
+    """All processes judge with the batch statistics that the first one saves."""
+    network = mini_network(0.0)
+    select_trainable(network, "backbone+head")
+    trainer = mini_trainer(
+        folder, "parallel=fsdp", "validation=any", "epochs=1", network=network, processes=processes
+    )
+    trainer.train()
+    judged = processes.collect([value.tolist() for value in trainer.statistics])
+    assert judged[0] and judged[0] == judged[1]
+
+
 def main(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -56,6 +69,7 @@ def main(rank: int, folder: Path) -> None:
     )
     for name in RUNS:
         run(folder / "two", name, Processes(rank, 2))
+    judge_with_a_head_in_training(folder / "head", Processes(rank, 2))
     # Its blocks run in parts, so that it is shared as one unit.
     network = mini_network(0.0, "sdstrack_tiny")
     trainer = mini_trainer(
