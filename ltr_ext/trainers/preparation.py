@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -49,6 +50,8 @@ def prepare(
     if processes.count == 1:
         return network
     if recipe.parallel == "ddp":
+        # Those of 1x1 convolutions may differ, along axes of one element: the memory is the same.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         devices = None if device.type == "cpu" else [device.index]
         return DistributedDataParallel(network, devices)
     mesh = init_device_mesh(device.type, (processes.count,))

@@ -1,14 +1,16 @@
 """One of two processes that train together: `python parallel_runs.py RANK FOLDER`."""
 
 import sys
+import warnings
 from pathlib import Path
 from unittest import mock
 
 import torch
 import torch.distributed as dist
-from mini import RECIPE, mini_network, mini_trainer
+from mini import RECIPE, mini_batch, mini_network, mini_trainer
 from torch.distributed.tensor import DTensor
 
+from ltr_ext.models.registry import build_network
 from ltr_ext.trainers import trainer as trainer_module
 from ltr_ext.trainers.processes import Processes
 from srft_plugin.tuning.trainable import select_trainable
@@ -50,6 +52,25 @@ def run(folder: Path, name: str, processes: Processes) -> None:
     trainer.write_network(folder / name / "network.safetensors")
 
 
+def step_in_bfloat16(folder: Path, processes: Processes) -> None:
+    """A step of the head, on features that lie channels last as a tracker's do, without warnings.
+
+    DDP would warn of the strides of a 1x1 convolution of eight channels.
+    """
+    torch.manual_seed(0)
+    network = build_network(
+        "ostrack_tiny", dim=24, depth=1, heads=2, head_channels=64, stem=(4, 6, 8),
+        template_size=32, search_size=64,
+    )  # fmt: skip
+    batch = {name: v[:, :3] if v.ndim == 4 else v for name, v in mini_batch(0, 2).items()}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer = mini_trainer(folder, "precision=bf16", network=network, processes=processes)
+        network.train()
+        trainer._train_step(0, batch)
+    assert not [warning for warning in caught if "strides" in str(warning.message)]
+
+
 def judge_with_a_head_in_training(folder: Path, processes: Processes) -> None:
     """All processes judge with the batch statistics that the first one saves."""
     network = mini_network(0.0)
@@ -69,6 +90,7 @@ def main(rank: int, folder: Path) -> None:
     )
     for name in RUNS:
         run(folder / "two", name, Processes(rank, 2))
+    step_in_bfloat16(folder / "bf16", Processes(rank, 2))
     judge_with_a_head_in_training(folder / "head", Processes(rank, 2))
     # Its blocks run in parts, so that it is shared as one unit.
     network = mini_network(0.0, "sdstrack_tiny")
