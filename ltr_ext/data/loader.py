@@ -35,9 +35,9 @@ def make_loader(
 ) -> PairLoader:
     """Batches of the samples ``start`` to ``stop`` of a data set whose samples are random already.
 
-    Every process gets as many samples; an incomplete last batch is left out. With ``start`` at
-    epoch * samples_per_epoch + batches done * batch_size * world_size, a resumed run sees exactly
-    what the uninterrupted one would have seen, whatever the number of workers.
+    Every process gets as many samples; an incomplete last batch is left out. With ``start`` at the
+    samples that all processes together have seen, a resumed run sees exactly what the uninterrupted
+    one would have seen, whatever the number of workers.
 
     Args:
         dataset: map-style; its index may exceed its length (see ``PairDataset``).

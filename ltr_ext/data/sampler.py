@@ -52,9 +52,9 @@ class CropSpec(Protocol):
 class PairDataset(Dataset):
     """Template and search region from one video, the template first: a map-style data set.
 
-    Sample i is a pure function of (seed, i). Epoch e of a run is the indices from
-    ``e * samples_per_epoch`` on, so resuming in its middle and sharing it among processes are only
-    a matter of which indices are asked for.
+    Sample i is a pure function of (seed, i), and an epoch goes on with the index after the last
+    one's, so resuming in its middle and sharing it among processes are only a matter of which
+    indices are asked for.
 
     An item holds ``template`` (C, Hz, Wz) and ``search`` (C, Hs, Ws) uint8, ``template_box`` and
     ``search_box`` (4,) float32 cxcywh in units of their crop; a target that is partly outside the
