@@ -18,7 +18,8 @@ def read_boxes(path: str | os.PathLike, corners: bool = False) -> np.ndarray:
 
     A row holds x, y, w, h or the corners of a polygon (8 numbers, of which the surrounding box is
     taken), separated by commas, semicolons, tabs or spaces. A row that is not finite or has no
-    positive area says that the target is absent and becomes four NaN.
+    positive area says that the target is absent and becomes four NaN. Eight numbers between commas
+    and something else are an error: they may be four with decimal commas.
 
     Args:
         path: the file.
@@ -86,6 +87,11 @@ def _box(path: str | os.PathLike, number: int, line: str, corners: bool) -> list
     values = _numbers(path, number, line)
     if len(values) == 4 and not corners:
         return values
+    if len(values) == 8 and len(set(map(str.strip, _SEPARATOR.findall(line.strip(" \t,;"))))) > 1:
+        raise UserError(
+            f"{path}, line {number}: {line.strip()[:60]!r} has two kinds of separators; expected "
+            "one, and a point before the decimals"
+        )
     if len(values) in (4, 8):
         x, y = np.array(values).reshape(-1, 2).T  # a nan corner makes the box nan
         return [x.min(), y.min(), np.ptp(x), np.ptp(y)]

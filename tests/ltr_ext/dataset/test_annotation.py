@@ -74,6 +74,8 @@ def test_a_row_without_a_box_says_absent(file, line):
         ("1,2,3,4\nx,y,w,h\n", "line 2: 'x,y,w,h' is not numbers"),
         ("1,2,,4\n", "line 1: '1,2,,4' is not numbers"),
         ("1,2,,3,4\n", "line 1"),
+        ("79,96;105,12;84,94;119,99\n", "line 1: '79,96;.*a point before the decimals"),
+        ("79,96\t105,12\t84,94\t119,99\n", "line 1: .*a point before the decimals"),
     ],
 )
 def test_errors_name_file_and_line(file, text, message):
