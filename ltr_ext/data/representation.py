@@ -93,7 +93,8 @@ def represent(raw: np.ndarray, modality: str | None) -> np.ndarray:
         if modality != "depth" and plane.dtype == np.uint8:
             return cv2.merge([plane] * 3)
     expected = "(H, W) uint16" if modality == "depth" else "(H, W) uint8"
+    remedy = "write millimetres" if modality == "depth" else "scale it to 8 bits"
     raise UserError(
         f"a {modality or 'colour'} image of shape {raw.shape} and type {raw.dtype}: "
-        f"expected {expected}, or three uint8 channels"
+        f"expected {expected}, or three uint8 channels; {remedy}"
     )

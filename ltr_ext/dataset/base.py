@@ -112,7 +112,7 @@ def list_frames(entry: Entry) -> FileFrames:
     """
     folder, layout = entry.folder, entry.layout
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected the sequence {entry.name}")
+        raise UserError(f"{folder}: no such folder; extract it again, or take it off the list")
     rgb = (*_channel_folders(entry, "color"), *layout.rgb)
     rgb_folder = find_path(entry, rgb, "folder of colour images")
     rgb = image_names(rgb_folder)

@@ -17,7 +17,6 @@ from ltr_ext.data.io import ends_properly, read_aux
 from srft_plugin.errors import UserError, some
 
 from .base import (
-    RENDER,
     Entry,
     list_frames,
     mark_absent,
@@ -116,14 +115,14 @@ def _check_sequence(entry: Entry, samples: int, report: Report) -> None:
     try:
         frames = list_frames(entry)
     except UserError as error:
-        found(first_part(error), RENDER if RENDER in str(error) else EXTRACT)
+        found(*split_error(error, EXTRACT))
         frames = None
     boxes = None
     try:
         file, boxes = read_ground_truth(entry)
     except UserError as error:
         if entry.folder.is_dir():
-            found(first_part(error), CORRECT)
+            found(*split_error(error, CORRECT))
     size = None
     if frames:
         report.frames += len(frames)
@@ -140,9 +139,12 @@ def _check_sequence(entry: Entry, samples: int, report: Report) -> None:
             found(problem, remedy)
 
 
-def first_part(error: UserError) -> str:
-    """What is wrong, without what to do."""
-    return str(error).split(";")[0]
+def split_error(error: UserError, remedy: str) -> tuple[str, str]:
+    """What is wrong and what was expected; and what to do, ``remedy`` where it does not say."""
+    problem, *rest = str(error).split("; ")
+    if rest and rest[0].startswith("expected"):
+        problem += f"; {rest.pop(0)}"
+    return problem, rest[0] if rest else remedy
 
 
 def _pairing(entry: Entry, frames: FileFrames) -> Iterator[tuple[str, str]]:
@@ -199,7 +201,7 @@ def _image_problems(
                 shapes[modality] = read_aux(path, modality).shape[:2]
             except UserError as error:
                 bad.add(path)
-                problems.append((first_part(error), EXTRACT))
+                problems.append(split_error(error, EXTRACT))
         if None in shapes:
             sizes[shapes[None]] += 1
         if len(set(shapes.values())) > 1:
@@ -238,7 +240,7 @@ def _box_problems(
         marked = boxes.copy()
         mark_absent(entry, marked)
     except UserError as error:
-        yield first_part(error), CORRECT
+        yield split_error(error, CORRECT)
         return
     drawn = np.isfinite(boxes).all(1)
     for path, flags, seen in labels:
@@ -272,7 +274,7 @@ def _extra_problems(entry: Entry, rows: int) -> Iterator[tuple[str, str]]:
     try:
         extra = read_extra(entry)
     except UserError as error:
-        yield first_part(error), CORRECT
+        yield split_error(error, CORRECT)
         return
     for key, file in entry.layout.extra_boxes:
         if key in extra and len(extra[key]) != rows:

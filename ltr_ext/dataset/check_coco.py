@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ltr_ext.data.io import ends_properly, read_raw
 from srft_plugin.errors import UserError, some
 
-from .check import EXTRACT, Finding, Report, first_part
+from .check import EXTRACT, Finding, Report, split_error
 from .coco import PARTS, CocoObjects, find_part, not_coco, read_table
 
 PICTURES = {"train2017": 118_287, "val2017": 5_000, "train2014": 82_783, "val2014": 40_504}
@@ -59,7 +59,7 @@ def _check_part(file: Path, folder: Path, samples: int, report: Report) -> None:
         boxes = list(_box_problems(table["annotations"], images))
     except (UserError, KeyError, TypeError, ValueError) as error:
         problem = error if isinstance(error, UserError) else not_coco(file, error)
-        report.findings.append(Finding(file.name, first_part(problem), "download it again"))
+        report.findings.append(Finding(file.name, *split_error(problem, "download it again")))
         return
     there = sorted(names.intersection(path.name for path in folder.iterdir()))
     report.sequences = report.frames = len(there)
@@ -83,8 +83,8 @@ def _check_part(file: Path, folder: Path, samples: int, report: Report) -> None:
     sizes = {image["file_name"]: (image["height"], image["width"]) for image in images.values()}
     count = len(whole) if samples < 0 else min(samples, len(whole))
     for index in np.unique(np.linspace(0, len(whole) - 1, count).astype(int)) if whole else ():
-        for problem in _picture_problems(folder / whole[index], sizes[whole[index]]):
-            report.findings.append(Finding(whole[index], problem, EXTRACT))
+        for found in _picture_problems(folder / whole[index], sizes[whole[index]]):
+            report.findings.append(Finding(whole[index], *found))
 
 
 def _box_problems(
@@ -102,11 +102,11 @@ def _box_problems(
             yield item["id"], "box outside the picture"
 
 
-def _picture_problems(path: Path, size: tuple[int, int]) -> Iterator[str]:
+def _picture_problems(path: Path, size: tuple[int, int]) -> Iterator[tuple[str, str]]:
     try:
         height, width = read_raw(path).shape[:2]
     except UserError as error:
-        yield first_part(error)
+        yield split_error(error, EXTRACT)
         return
     if (height, width) != size:
-        yield f"{width}x{height} pixels, the annotation says {size[1]}x{size[0]}"
+        yield f"{width}x{height} pixels, the annotation says {size[1]}x{size[0]}", EXTRACT

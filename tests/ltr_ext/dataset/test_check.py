@@ -145,6 +145,30 @@ DEFECTS = [
 ]
 
 
+def no_rgb(folder):
+    (folder / "visible").rename(folder / "rgb")
+
+
+def sixteen_bit_thermal(folder):
+    png = cv2.imencode(".png", np.zeros((30, 40), np.uint16))[1]
+    (folder / "infrared" / "000000i.jpg").write_bytes(png)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (no_rgb, ["no folder of colour images; expected visible"]),
+        (sixteen_bit_thermal, ["expected (H, W) uint8", "scale it to 8 bits"]),
+    ],
+)
+def test_a_finding_says_what_was_expected_and_what_to_do(write_copy, capsys, damage, expected):
+    root = write_copy("lasher")
+    damage(root / "testingset" / "s2")
+    assert run("lasher", root, "--split", "test") == 1
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in expected)
+
+
 @pytest.mark.parametrize(
     "name", ["depthtrack", "lasher", "gtot", "visevent", "coesot", "fe108", "otb"]
 )
