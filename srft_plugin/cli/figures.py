@@ -57,8 +57,15 @@ def add_commands(subparsers) -> None:
         (training, _training), (distance, _weight_distance), (weighted, _weighted_distance),
         (sparsity, _sparsity),
     ):  # fmt: skip
-        parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
+        parser.add_argument("--out", type=_png, required=True, help="PNG file to write")
         parser.set_defaults(run=run)
+
+
+def _png(text: str) -> Path:
+    """Type of arguments that name a PNG file."""
+    if Path(text).suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a name that ends in .png")
+    return Path(text)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

@@ -60,6 +60,9 @@ def test_training_curves(tmp_path, capsys):
     assert drawn(tmp_path / "a.png")
     assert main(["plot", "training", "nowhere", "--out", str(tmp_path / "b.png")]) == 2
     assert "no run 'nowhere'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):  # a PNG would be in it
+        main(["plot", "training", str(run), "--out", str(tmp_path / "a.pdf")])
+    assert "expected a name that ends in .png" in capsys.readouterr().err
     unwritable = tmp_path / "a.png" / "b.png"
     assert main(["plot", "training", str(run), "--out", str(unwritable)]) == 2
     assert f"cannot write {unwritable}" in capsys.readouterr().err
