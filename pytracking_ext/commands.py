@@ -252,6 +252,8 @@ def labelled(results: list[str], benchmark: str) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for text in results:
         label, separator, folder = text.partition("=")
+        if Path(text).is_dir():  # runs/lr=1e-4
+            separator = ""
         path = Path(folder if separator else text)
         if not separator:
             name = path.resolve().name

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -125,6 +126,15 @@ def test_score_refuses_nonsense(depthtrack, results, capsys, words, message):
     options = words if words[0] == "--set" else []
     assert srft("score", "depthtrack", depthtrack, results, *extra, *options) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_folder_may_have_an_equals_sign_in_its_name(depthtrack, results, capsys):
+    odd = results.with_name("lr=1e-4")
+    shutil.copytree(results, odd)
+    assert srft("score", "depthtrack", depthtrack, odd, f"low={odd}", "--json") == 0
+    table = json.loads(capsys.readouterr().out)
+    table = table[0] if isinstance(table, list) else table
+    assert [row["tracker"] for row in table["rows"]] == ["lr=1e-4", "low"]
 
 
 def test_torchrun_shares_the_sequences(depthtrack, tmp_path):
