@@ -23,7 +23,7 @@ _DIGITS = re.compile(r"(\d+)")
 
 def natural_order(name: str) -> list[str | int]:
     """Sort key under which ``v2.jpg`` comes before ``v10.jpg``."""
-    return [int(part) if part.isdigit() else part for part in _DIGITS.split(name)]
+    return [int(part) if part.isdecimal() else part for part in _DIGITS.split(name)]
 
 
 def image_names(folder: Path) -> list[str]:

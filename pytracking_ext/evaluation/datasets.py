@@ -98,7 +98,7 @@ def _no_shard(text: str) -> UserError:
 def _index(names: Many[str], wanted: str) -> int:
     if wanted in names:
         return names.index(wanted)
-    if wanted.isdigit() and int(wanted) < len(names):
+    if wanted.isdecimal() and int(wanted) < len(names):
         return int(wanted)
     nearest = difflib.get_close_matches(wanted, names, n=3, cutoff=0.4) or names[:3]
     raise UserError(

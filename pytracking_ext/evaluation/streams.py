@@ -58,11 +58,11 @@ def open_stream(source: str, raw: bool = False) -> Stream:
     path = Path(source).expanduser()
     if path.is_dir():
         return _folder(path, _read_if_whole if raw else read_rgb)
-    if not source.isdigit() and not path.is_file():
+    if not source.isdecimal() and not path.is_file():
         raise UserError(
             f"{source}: no such video, folder of images, or camera (a camera is a number)"
         )
-    capture = cv2.VideoCapture(int(source) if source.isdigit() else str(path))
+    capture = cv2.VideoCapture(int(source) if source.isdecimal() else str(path))
     if not capture.isOpened():
         raise UserError(f"{source}: OpenCV cannot open this video or camera")
     frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
