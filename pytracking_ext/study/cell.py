@@ -107,9 +107,10 @@ def _check_origin(file: Path, found: dict[str, Any], expected: dict[str, Any]) -
     differing = [key for key in found | expected if found.get(key) != expected.get(key)]
     if differing:
         key = differing[0]
+        other = "name its tracker by --base" if key == "base_sha256" else "delete its folder"
         raise UserError(
             f"{file} is of another study: found {key}={found.get(key)}, expected "
-            f"{expected.get(key)}; choose another --out, or delete its folder"
+            f"{expected.get(key)}; choose another --out, or {other}"
         )
 
 

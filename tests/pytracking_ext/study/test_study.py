@@ -234,7 +234,8 @@ def test_a_study_belongs_to_the_weights_of_its_base_wherever_they_lie(tmp_path, 
     command = ["study", "report", "--budget", "smoke", "--out", str(tmp_path), "--base"]
     assert main([*command, str(moved)]) == 0
     assert main([*command, str(other)]) == 2
-    assert "result.json is of another study: found base_sha256=" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "result.json is of another study: found base_sha256=" in error and "--base" in error
     assert main([*command, str(tmp_path / "none")]) == 2
     assert "none: no such file" in capsys.readouterr().err
 
