@@ -121,6 +121,17 @@ def _open_writer(path: Path, fps: float, image: np.ndarray) -> cv2.VideoWriter:
     return writer
 
 
+def check_video(path: Path, frames: int) -> None:
+    """Raises UserError where fewer frames than were written can be read: OpenCV only warns then."""
+    video = cv2.VideoCapture(str(path))
+    found = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    if not video.isOpened() or 0 < found < frames - 1:  # some formats count by the duration
+        raise UserError(
+            f"{path} is not whole: it has {max(found, 0)} of {frames} frames; free some space or "
+            "choose another folder"
+        )
+
+
 def parse_box(text: str) -> tuple[float, ...]:
     """``"x,y,w,h"``.
 
@@ -155,6 +166,8 @@ def track_video(
     if arguments.save:
         found["video"] = str(arguments.save)
     print(json.dumps(found, indent=2) if arguments.json else _summary(found))
+    if arguments.save:
+        check_video(arguments.save, len(result.boxes))
     if rgb.error:
         raise UserError(f"{rgb.error}; the {len(result.boxes)} frames before it were tracked")
     return 0

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -175,6 +176,22 @@ def test_track_a_folder_of_images(depthtrack, white_tracker, tmp_path, capsys):
     # the annotation is in the picture: something green beside black and white
     greenness = video[5].astype(int)[..., 1] - video[5].astype(int)[..., 0]
     assert greenness.max() > 60
+
+
+def test_a_video_that_does_not_fit_on_the_disk_is_an_error(
+    depthtrack, white_tracker, tmp_path, capsys
+):
+    """The boxes, which do fit, are kept."""
+    words = ["track", "--rgb", depthtrack / "test" / "bag" / "color", "--init", "20,30,20,16"]
+    words += ["--save", tmp_path / "a.mp4", "--boxes", tmp_path / "a.txt"]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, limits[1]))
+    try:
+        assert srft(*words) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "a.mp4 is not whole: it has 0 of 12 frames" in capsys.readouterr().err
+    assert len(np.loadtxt(tmp_path / "a.txt", delimiter=",")) == 12
 
 
 def test_track_two_streams(depthtrack, white_tracker, white_finder, tmp_path, capsys):
