@@ -10,7 +10,7 @@ from typing import Any
 
 from ltr_ext.admin.environment import device_name
 from pytracking_ext.analysis.tables import FORMATS
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, some
 
 
 def add_commands(subparsers) -> None:
@@ -225,6 +225,8 @@ def _read(arguments: argparse.Namespace) -> tuple[list, dict[str, Any], dict[str
 
     how = convention(arguments.benchmark, **parse_choices(arguments.set))
     sequences, failures = read_sequences(open_test_set(arguments.benchmark, arguments.root))
+    if not sequences:
+        raise UserError(f"no sequence can be used: {some(list(failures.values()))}")
     attributes = {}
     if arguments.attribute_files:
         names = [sequence.name for sequence in sequences]

@@ -129,6 +129,13 @@ def test_score_refuses_nonsense(depthtrack, results, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
+def test_a_data_set_without_a_usable_sequence_is_an_error(depthtrack, results, capsys):
+    for name in ("bag", "cup"):
+        (depthtrack / "test" / name / "groundtruth.txt").write_text("")
+    assert srft("score", "depthtrack", depthtrack, results) == 2
+    assert "groundtruth.txt: the file is empty" in capsys.readouterr().err
+
+
 def test_a_folder_may_have_an_equals_sign_in_its_name(depthtrack, results, capsys):
     odd = results.with_name("lr=1e-4")
     shutil.copytree(results, odd)
