@@ -132,7 +132,14 @@ def _find(name: str) -> Callable[..., Regularizer]:
     found = entry_points(group=ENTRY_POINTS, name=name)
     if not found:
         raise unknown("regularizer", name, regularizer_names())
-    return next(iter(found)).load()
+    entry = next(iter(found))
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"regularizer {name} of {entry.dist.name} cannot be loaded from {entry.value}: "
+            f"{error}; correct the entry point {ENTRY_POINTS} or the module"
+        ) from error
 
 
 def _hints(make: Callable[..., Regularizer]) -> dict[str, Any]:

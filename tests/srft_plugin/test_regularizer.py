@@ -121,7 +121,8 @@ def test_a_package_adds_a_regularizer_by_an_entry_point(tmp_path, monkeypatch):
     info = tmp_path / "halving-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: halving\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[srft.regularizers]\nhalving = halving:make\n")
+    lines = ["[srft.regularizers]", "halving = halving:make", "typo = halving:mak", "gone = no:f"]
+    (info / "entry_points.txt").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(tmp_path)
     assert "halving" in regularizer_names()
     network, _ = network_and_prior()
@@ -134,6 +135,9 @@ def test_a_package_adds_a_regularizer_by_an_entry_point(tmp_path, monkeypatch):
     torch.testing.assert_close(network[0].weight.detach(), before + 0.75)
     with pytest.raises(UserError, match="did you mean 'share'"):
         make_regularizer("halving", network, shape=1)
+    for name, message in (("typo", "no attribute 'mak'"), ("gone", "No module named 'no'")):
+        with pytest.raises(UserError, match=f"{name} of halving cannot be loaded.*{message}"):
+            make_regularizer(name, network)
 
 
 def test_a_penalty_on_nothing_is_refused():
