@@ -242,17 +242,21 @@ def searches(trained):
 @torch.inference_mode()
 @LOW
 def test_low_precision_overlaps_as_much(precision, device, trained, searches):
+    """Where the float32 network decides: between cells within 2 % chance does, not precision."""
     network = copy.deepcopy(trained["two_branch"]).to(device)
-    means = []
-    for run in (network, Engine(network, precision)):
-        overlaps = []
-        for template, search, around, resize_factor, truth in searches:
-            answer = run(template.to(device), search.to(device))
-            found = answer["pred_boxes"][0].double().cpu().numpy() * 128
-            found = box_to_frame(found, around, resize_factor, 128)
-            overlaps.append(float(overlap(found[None], truth[None])[0]))
-        means.append(np.mean(overlaps))
-    assert 0 < abs(means[1] - means[0]) < (2e-3 if precision == "int8" else 1e-3)
+    engine = Engine(network, precision)
+    overlaps = []
+    for template, search, around, resize_factor, truth in searches:
+        answers = [run(template.to(device), search.to(device)) for run in (network, engine)]
+        best, second = answers[0]["score_map"].flatten().topk(2).values.tolist()
+        if second > 0.98 * best:
+            continue
+        found = [answer["pred_boxes"][0].double().cpu().numpy() * 128 for answer in answers]
+        boxes = np.stack([box_to_frame(box, around, resize_factor, 128) for box in found])
+        overlaps.append(overlap(boxes, np.stack([truth, truth])))
+    assert len(overlaps) > 0.9 * len(searches)
+    exact, low = np.mean(overlaps, 0)
+    assert 0 < abs(low - exact) < 1e-3
 
 
 # --- what can go wrong ---------------------------------------------------------------------------
