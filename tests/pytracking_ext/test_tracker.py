@@ -133,6 +133,19 @@ def test_missing_auxiliary_images_are_replaced_by_rgb_and_counted(
     assert tracker.aux_missing == 0
 
 
+def test_sixteen_bits_are_depth_unless_the_network_is_for_another_camera(
+    parameters, white_square, white_finder
+):
+    parameters.network = white_finder(in_channels=6)
+    sequence = white_square(length=2)
+    raw = np.full((120, 160), 30_000, np.uint16)
+    run(SRFTTracker(parameters), sequence, [{"aux": raw}] * 2)
+    parameters.network.metadata = {"modality": "thermal"}
+    with pytest.raises(UserError, match="a thermal image .* uint16.*scale it to 8 bits"):
+        run(SRFTTracker(parameters), sequence, [{"aux": raw}] * 2)
+    run(SRFTTracker(parameters), sequence, [{"aux": raw, "modality": "depth"}, {"aux": raw}])
+
+
 def test_depth_of_another_size_is_refused(parameters, draw, white_finder):
     parameters.network = white_finder(in_channels=6)
     tracker = SRFTTracker(parameters)

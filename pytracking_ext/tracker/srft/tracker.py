@@ -67,6 +67,7 @@ class SRFTTracker:
         self._templates: list[_Template] = []
         self._stacked: tuple[list[_Template], list[_Template]] = ([], [])
         self._frame = 0
+        self._camera: str | None = None
         self._modality: Tensor | None = None
         self._window: Tensor | None = None
         # The engine of a GPU has the whole frame there and cuts it itself, the network as it is
@@ -84,19 +85,20 @@ class SRFTTracker:
             image: (H, W, 3) uint8 RGB.
             info: ``init_bbox``, xywh in pixels; the auxiliary image as ``aux``, an array (depth
                 uint16 (H, W), thermal uint8, or (H, W, 3) uint8 as the network sees it), or as
-                ``aux_path``, a file. ``modality`` (``depth``, ``thermal``, ``event``) is for
-                networks that are told; by default that of the network's training.
+                ``aux_path``, a file. ``modality`` (``depth``, ``thermal``, ``event``) is what
+                that image shows; by default what the network was trained on.
 
         Raises:
-            UserError: the box is not finite, has no area, or lies outside the image.
+            UserError: the box is not finite, has no area, or lies outside the image; the auxiliary
+                image is none of that modality.
         """
         self.box = checked_box(info["init_bbox"], image.shape)
         self._frame = 0
-        template = self._make_template(image, info)
-        self.aux_missing = int(template.aux_missing)
-        modality = info.get("modality") or self.params.network.metadata.get("modality")
+        self._camera = modality = info.get("modality") or self.network.metadata.get("modality")
         if modality not in MODALITY_INDEX:
             raise unknown("modality", modality, MODALITIES)
+        template = self._make_template(image, info)
+        self.aux_missing = int(template.aux_missing)
         if modality is None and "modality" in self.network.input_names and not template.aux_missing:
             raise UserError(
                 f"{self.params.checkpoint} is for several modalities, and nobody says which this "
@@ -173,7 +175,11 @@ class SRFTTracker:
     def _auxiliary(self, info: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray | None:
         """The auxiliary image as the network sees it, or None where the frame has none.
 
-        16-bit images are depth; 8-bit ones, thermal or event, keep their values.
+        Where nobody says what they are, 16-bit images are depth; 8-bit ones, thermal or event, keep
+        their values.
+
+        Raises:
+            UserError: it is no image of that camera, or of another size than the frame.
         """
         raw, path = info.get("aux"), info.get("aux_path")
         if raw is None and path is not None:
@@ -183,7 +189,7 @@ class SRFTTracker:
                 log.warning("%s; this frame is tracked by its RGB image alone", error)
         if raw is None:
             return None
-        aux = represent(raw, "depth" if raw.dtype == np.uint16 else "thermal")
+        aux = represent(raw, self._camera or ("depth" if raw.dtype == np.uint16 else "thermal"))
         if aux.shape[:2] != shape[:2]:
             raise UserError(
                 f"the auxiliary image is {aux.shape[1]}x{aux.shape[0]} but the RGB image is "
