@@ -128,9 +128,10 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
 def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
     """Like ``parse_args``, but overrides may also stand after the options."""
     arguments, rest = parser.parse_known_args(argv)
-    late = [word for word in rest if "=" in word and not word.startswith("-")]
-    if rest != late or (late and not hasattr(arguments, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    takes = hasattr(arguments, "overrides")
+    late = [word for word in rest if takes and "=" in word and not word.startswith("-")]
+    if wrong := [word for word in rest if word not in late]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
     if late:
         arguments.overrides += late
     return arguments

@@ -44,6 +44,9 @@ def test_unknown_option_is_an_error(capsys):
     with pytest.raises(SystemExit):
         main(["train", "tiny_depth", "--lr", "3"])
     assert "unrecognized arguments: --lr" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", "tiny_depth", "--name", "a", "lr=1e-4", "kappa"])
+    assert capsys.readouterr().err.endswith("unrecognized arguments: kappa\n")
 
 
 def test_errors_of_the_user_are_one_line_and_status_2(capsys):
