@@ -204,7 +204,7 @@ LIMITS = {  # from the first number on, and below the second
     **dict.fromkeys(("keep", "max_skipped", "validation_samples", "max_gap"), (1, math.inf)),
     **dict.fromkeys(("top_k", "prior_samples"), (1, math.inf)),
     **dict.fromkeys(("lr", "weight_decay", "centre_jitter", "scale_jitter"), (0, math.inf)),
-    **dict.fromkeys(("seed", "workers"), (0, math.inf)),
+    **dict.fromkeys(("seed", "workers", "skip_unreadable"), (0, math.inf)),
     **dict.fromkeys(("warmup", "decay_at", "ema"), (0, 1)),
 }
 CHOICES = {

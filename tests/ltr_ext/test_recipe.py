@@ -47,6 +47,7 @@ def test_overrides_take_the_type_of_the_field():
         ("scale_jitter=nan", "scale_jitter must be at least 0"),
         ("workers=-1", "workers must be at least 0"),
         ("seed=-1", "seed must be at least 0"),
+        ("skip_unreadable=-1", "skip_unreadable must be at least 0"),
         ("grad_clip=0", "grad_clip must be above 0, not 0.0; inf clips nothing"),
         ("lr_groups=fusion=-1", "regex=rate.*a rate is finite and at least 0"),
         ("datasets=", "datasets names none"),
