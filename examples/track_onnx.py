@@ -23,7 +23,7 @@ model, video, start, *aux = sys.argv[1:] if len(sys.argv) > 3 else sys.exit(__do
 session, box, inputs = onnxruntime.InferenceSession(model), np.array(start.split(","), float), {}
 spec = json.loads(session.get_modelmeta().custom_metadata_map["srft"])
 streams = [cv2.VideoCapture(name) for name in (video, *aux)][-spec["in_channels"] // 3 :]
-while all(stream.grab() for stream in streams):
+while all(stream.grab() for stream in streams) or (not inputs and sys.exit(f"no frame: {video}")):
     image = np.concatenate([stream.retrieve()[1][..., ::-1] for stream in streams], 2)
     which = "search" if inputs else "template"
     crops, corner, side = crop(image, box, spec[f"{which}_factor"], spec[f"{which}_size"])

@@ -185,6 +185,13 @@ def test_the_example_tracks_as_we_do_without_torch(
         assert confidence == pytest.approx(answer["object_presence_score"], abs=6e-4)
 
 
+def test_the_example_says_that_a_video_cannot_be_read(default_file, tmp_path, monkeypatch):
+    arguments = [str(default_file), str(tmp_path / "none.mp4"), "10,40,24,12"]
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
+    with pytest.raises(SystemExit, match="no frame: .*none.mp4"):
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+
+
 def test_what_is_exported_may_be_the_name_of_a_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path))
     for source, message in (
