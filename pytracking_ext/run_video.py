@@ -122,13 +122,17 @@ def _open_writer(path: Path, fps: float, image: np.ndarray) -> cv2.VideoWriter:
 
 
 def check_video(path: Path, frames: int) -> None:
-    """Raises UserError where fewer frames than were written can be read: OpenCV only warns then."""
+    """Raises UserError where fewer frames than were written can be read: OpenCV only warns then.
+
+    They are counted one by one: what a file says of itself is a guess in some formats, and in
+    others was written at its start before the disk was full.
+    """
     video = cv2.VideoCapture(str(path))
-    found = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-    if not video.isOpened() or 0 < found < frames - 1:  # some formats count by the duration
+    found = sum(1 for _ in iter(video.grab, False))
+    if found < frames:
         raise UserError(
-            f"{path} is not whole: it has {max(found, 0)} of {frames} frames; free some space or "
-            "choose another folder"
+            f"{path} is not whole: it has {found} of {frames} frames; free some space, or choose "
+            "another folder or a name that ends in .mp4"
         )
 
 

@@ -201,6 +201,18 @@ def test_a_video_that_does_not_fit_on_the_disk_is_an_error(
     assert len(np.loadtxt(tmp_path / "a.txt", delimiter=",")) == 12
 
 
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "mpg"])
+def test_a_video_of_another_format_is_whole_or_not(depthtrack, white_tracker, tmp_path, suffix):
+    """OpenCV says of the whole MPEG file that it has two frames, of half the AVI file all 12."""
+    file = tmp_path / f"a.{suffix}"
+    words = ["track", "--rgb", depthtrack / "test" / "bag" / "color", "--init", "20,30,20,16"]
+    assert srft(*words, "--save", file) == 0
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="is not whole"):
+        run_video.check_video(file, 12)
+
+
 def test_track_two_streams(depthtrack, white_tracker, white_finder, tmp_path, capsys):
     white_tracker.network = white_finder(in_channels=6)
     bag = depthtrack / "test" / "bag"
