@@ -246,15 +246,13 @@ def finite_difference_spectra(
     spectra = {}
     for group, members in groups.items():
         block = [named[name] for name in members]
+        with only_requires_grad(network, members):
+            used = any(checked_losses(network, loss_fn, batch).requires_grad for batch in batches)
         values = [
             _curvature(network, loss_fn, batches, block, rho, centre, generator)
-            for _ in range(probes)
+            for _ in range(probes if used else 0)
         ]
-        if all(value is None for value in values):  # the loss does not depend on the group
-            spectra[group] = torch.empty(0, dtype=torch.float64)
-            continue
-        curvatures = torch.tensor([0.0 if value is None else value for value in values]).double()
-        spectra[group] = curvatures.sort(descending=True).values[:top_k]
+        spectra[group] = torch.tensor(values).double().sort(descending=True).values[:top_k]
     return spectra, samples
 
 
@@ -267,11 +265,8 @@ def _curvature(
     rho: float,
     centre: Tensor,
     generator: torch.Generator,
-) -> Tensor | None:
-    """(L(theta + e) - 2 L(theta) + L(theta - e)) / |e|^2 for one direction, |e| = rho |theta|.
-
-    None where the loss did not change.
-    """
+) -> Tensor:
+    """(L(theta + e) - 2 L(theta) + L(theta - e)) / |e|^2 for one direction, |e| = rho |theta|."""
     directions = [torch.randn(p.shape, generator=generator).to(p) for p in block]
     length = rho * torch.cat([p.flatten() for p in block]).norm()
     scale = length / torch.cat([e.flatten() for e in directions]).norm()
@@ -283,11 +278,8 @@ def _curvature(
         sides.append(_losses(network, loss_fn, batches).mean())
     for p, start in zip(block, before, strict=True):
         p.copy_(start)
-    if length == 0:  # all-zero parameters leave no radius to probe: not measured
-        return torch.zeros(())
-    if all(side == centre for side in sides):
-        return None
-    return (sides[0] - 2 * centre + sides[1]) / length**2
+    # All-zero parameters leave no radius to probe: their curvature is not measured.
+    return (sides[0] - 2 * centre + sides[1]) / length**2 if length > 0 else torch.zeros(())
 
 
 @torch.no_grad()

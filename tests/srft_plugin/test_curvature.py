@@ -140,7 +140,7 @@ def test_equation_7_in_float64_is_the_rayleigh_quotient_of_its_directions():
     assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
 
 
-def test_equation_7_has_no_prior_where_the_loss_does_not_change():
+def test_equation_7_has_no_prior_where_the_loss_does_not_depend_on_the_operation():
     network = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("used", "unused")})
 
     def loss_fn(net, x):
@@ -153,6 +153,20 @@ def test_equation_7_has_no_prior_where_the_loss_does_not_change():
     assert list(prior.sensitivity()) == ["used"]
     with pytest.raises(UserError, match="no parameter of the network a gradient"):
         estimate_prior(network, lambda net, x: x.sum(1), batches, **settings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equation_7_keeps_an_operation_whose_probes_change_nothing(dtype):
+    """Here all units before the ReLU are off; the loss depends on them all the same."""
+    network, batches, _ = make_network()
+    network[1] = nn.ReLU()
+    nn.init.constant_(network[0].bias, -100)
+    settings = {"method": "finite_difference", "top_k": 2, "probes": 3, "dtype": dtype}
+    batches = [[values.to(dtype) for values in batch] for batch in batches]
+    sensitivity = estimate_prior(
+        network.to(dtype), squared_error, batches, **settings
+    ).sensitivity()
+    assert sensitivity["0"] == 0 and set(sensitivity) == {"0", "2"}
 
 
 def test_equation_7_in_float32_is_round_off():
