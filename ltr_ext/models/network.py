@@ -212,13 +212,13 @@ class TrackingNetwork(nn.Module):
         """Copies the weights of the RGB network that this one extends; what is new is left.
 
         Raises:
-            UserError: ``base`` lacks a tensor, has it in another shape, or has more than is copied:
-                what efficient tuning adds.
+            UserError: ``base`` lacks a tensor, has it in another shape, or is itself a network of
+                efficient tuning.
         """
         source, state = base.state_dict(), self.state_dict()
-        if lost := [name for name in state if name in source and self.base_name(name) is None]:
+        if lost := base.peft_parameter_names():
             raise UserError(
-                f"{self.spec.name} would begin anew with what {base.spec.name} has already tuned: "
+                f"{self.spec.name} does not take over what {base.spec.name} has tuned: "
                 f"{some(lost)}; as base, give the checkpoint of the RGB tracker that it is built on"
             )
         for name, value in state.items():

@@ -113,11 +113,12 @@ def test_upvpt_on_windows_without_prompts_is_swintrack():
 
 
 @pytest.mark.parametrize("name", ["vipt256", "sdstrack256", "untrack256", "upvpt_ostrack256"])
-def test_a_peer_does_not_begin_from_itself(name):
+def test_nothing_begins_from_a_peer(name):
     """Its tuned prompts or adapters would be thrown away without a word."""
-    network, tuned = small(name), small(name)
-    with pytest.raises(UserError, match="give the checkpoint of the RGB tracker"):
-        network.copy_base(tuned)
+    tuned = small(name)
+    for other in SMALL_VIT:
+        with pytest.raises(UserError, match="give the checkpoint of the RGB tracker"):
+            small(other).copy_base(tuned)
 
 
 def test_sdstrack_training_path_compares_with_a_masked_copy():
