@@ -50,13 +50,13 @@ class TrainingRuns(MetaPathFinder, Loader):
     """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """What Python asks of a finder."""
-        package = name.rpartition(".")[0]
-        return ModuleSpec(name, self) if package == HOST_PARAMETERS else None
+        """What Python asks of a finder; to it, the run ``v1.2`` lies in a package ``v1``."""
+        ours = name.startswith(f"{HOST_PARAMETERS}.")
+        return ModuleSpec(name, self, is_package=True) if ours else None
 
     def exec_module(self, module: ModuleType) -> None:
         """What Python asks of a loader."""
-        run = module.__name__.rpartition(".")[2]
+        run = module.__name__.removeprefix(f"{HOST_PARAMETERS}.")
         module.parameters = functools.partial(srft.trained, run)
 
 

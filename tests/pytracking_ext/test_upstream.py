@@ -133,12 +133,13 @@ def test_every_training_config_is_a_parameter_name(registered):
     assert "pytracking.parameter.srft.default_rgb" not in sys.modules  # has a file of its own
 
 
-def test_every_training_run_is_a_parameter_name(registered, base, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["slower", "slower_1.5"])  # `srft train tiny_depth --name NAME`
+def test_every_training_run_is_a_parameter_name(registered, base, tmp_path, monkeypatch, name):
     monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path))
-    network = run_dir("slower", tmp_path) / NETWORK  # `srft train tiny_depth --name slower`
+    network = run_dir(name, tmp_path) / NETWORK
     network.parent.mkdir(parents=True)
     network.write_bytes(base.read_bytes())
-    found = importlib.import_module("pytracking.parameter.srft.slower")
+    found = importlib.import_module(f"pytracking.parameter.srft.{name}")
     assert found.parameters().checkpoint == network
     own = importlib.import_module("pytracking.parameter.srft.default_rgb")
     assert own.__file__.endswith("default_rgb.py")
