@@ -79,7 +79,9 @@ def numbered_lines(path: str | os.PathLike, gaps: bool = False) -> list[tuple[in
     kept = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not gaps and len(kept) < len(lines):
         number = next(number for number, line in enumerate(lines, 1) if not line.strip())
-        raise UserError(f"{path}, line {number}: blank line between rows; one row per frame")
+        raise UserError(
+            f"{path}, line {number}: blank line between rows; expected one row per frame"
+        )
     return kept
 
 

@@ -154,9 +154,15 @@ def sixteen_bit_thermal(folder):
     (folder / "infrared" / "000000i.jpg").write_bytes(png)
 
 
+def blank_row(folder):
+    for file in folder.glob("*.txt"):
+        file.write_text("1,2,3,4\n\n" + "1,2,3,4\n" * 2)
+
+
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
+        (blank_row, ["expected one row per frame", "correct the file or download it again"]),
         (no_rgb, ["no folder of colour images; expected visible"]),
         (sixteen_bit_thermal, ["expected (H, W) uint8", "scale it to 8 bits"]),
     ],
