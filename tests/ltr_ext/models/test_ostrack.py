@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ltr_ext.models.checkpoint import BUNDLED, load_network
 from ltr_ext.models.head import boxes_at_peak
 from ltr_ext.models.network import sincos_positions
 from ltr_ext.models.registry import build_network, network_names
@@ -124,3 +125,19 @@ def test_elimination_sets_in_when_the_network_says():
         network.start_epoch(epoch)
         kept.append(network.backbone.keep)
     assert kept == pytest.approx([1, 1, 0.85, 0.7, 0.7])
+
+
+def test_a_batch_of_one_has_the_gradients_of_its_sample():
+    """torch 2.14 has wrong ones for a batch norm on a CPU whose input is one map made of tokens."""
+    network = load_network(BUNDLED).eval()
+    torch.manual_seed(0)
+    template, search = torch.randn(2, 3, 64, 64), torch.randn(2, 3, 128, 128)
+
+    def gradients(count):
+        network.zero_grad()
+        maps = network(template[:count], search[:count])
+        sum(maps[name][0].square().sum() for name in ("score_map", "size_map")).backward()
+        return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+    alone, among_two = gradients(1), gradients(2)
+    assert (alone - among_two).norm() < 1e-4 * among_two.norm()
