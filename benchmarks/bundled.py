@@ -19,7 +19,7 @@ from ltr_ext.dataset.registry import open_dataset
 from ltr_ext.dataset.sequence import Sequence
 from ltr_ext.dataset.synthetic import SceneOptions, Synthetic
 from ltr_ext.models.checkpoint import BUNDLED
-from pytracking_ext.evaluation.running import judged_overlaps, track_many
+from pytracking_ext.evaluation.running import judged_frames, judged_overlaps, track_many
 from pytracking_ext.parameter.srft import from_checkpoint
 
 UNSEEN = 2  # textures that no training video has
@@ -32,7 +32,7 @@ def generated(count: int, seed: int, length: int, **options) -> list[Sequence]:
 
 
 def scores(checkpoint: Path, videos: Many[Sequence], batch: int = 8) -> str:
-    """Mean IoU of all frames, and of those that show the target."""
+    """Mean IoU of all judged frames, and of those where little of the target is hidden."""
     overlaps, clear = [], []
     for video, outcome in track_many(videos, from_checkpoint(checkpoint, "cpu"), batch):
         if isinstance(outcome, str):
@@ -40,8 +40,7 @@ def scores(checkpoint: Path, videos: Many[Sequence], batch: int = 8) -> str:
         overlaps.append(judged_overlaps(outcome, video))
         scene = getattr(video.frames, "scene", None)
         if scene is not None:
-            judged = np.flatnonzero(video.visible)[1:]
-            clear.append(overlaps[-1][~scene.tags["occlusion"][judged]])
+            clear.append(overlaps[-1][~scene.tags["occlusion"][judged_frames(video)]])
     text = f"{np.concatenate(overlaps).mean():.3f}"
     return f"{text} ({np.concatenate(clear).mean():.3f})" if clear else text
 

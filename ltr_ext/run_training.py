@@ -31,6 +31,7 @@ from ltr_ext.models.checkpoint import BUNDLED, load_network
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import Recipe
+from ltr_ext.trainers.checkpoints import CheckpointFolder
 from ltr_ext.trainers.log import FILE
 from ltr_ext.trainers.preparation import prepare
 from ltr_ext.trainers.processes import Processes, join_processes, seed_everything
@@ -74,7 +75,7 @@ def train(
     """
     processes, device = join_processes(str(device))
     share = processes.share(recipe.batch_size, recipe.accumulate)
-    if any(folder.glob("checkpoint_ep*.pt")):  # before anything of the run is made anew
+    if CheckpointFolder(folder).started():  # before anything of the run is made anew
         check_settings(folder, recipe, accept_changes)
     seed_everything(recipe.seed)
     base = None if recipe.base is None else load_network(base_file(recipe.base))

@@ -39,6 +39,10 @@ class CheckpointFolder:
         found = (path for path in self.folder.iterdir() if names.fullmatch(path.name))
         return sorted(found, key=_progress)
 
+    def started(self) -> bool:
+        """Whether there is a checkpoint, after an epoch or within one."""
+        return bool(self.files() or self.files(WITHIN))
+
     def save(
         self, epoch: int, state: dict[str, Any], best: int | None = None, step: int | None = None
     ) -> Path:

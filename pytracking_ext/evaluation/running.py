@@ -38,10 +38,16 @@ def first_visible(sequence: Sequence) -> int:
     return int(visible.argmax())
 
 
-def judged_overlaps(result: TrackResult, sequence: Sequence) -> NDArray[np.float64]:
-    """(n,) IoU in the frames that show the target, the one that the tracker was given left out."""
+def judged_frames(sequence: Sequence) -> NDArray[np.bool_]:
+    """(frames,) which of them show the target, the one that the tracker was given left out."""
     judged = sequence.visible.copy()
     judged[: judged.argmax() + 1] = False
+    return judged
+
+
+def judged_overlaps(result: TrackResult, sequence: Sequence) -> NDArray[np.float64]:
+    """(n,) IoU in the ``judged_frames``."""
+    judged = judged_frames(sequence)
     return overlap(result.boxes[judged], sequence.boxes[judged])
 
 

@@ -10,6 +10,7 @@ import torch
 
 from ltr_ext.admin.files import atomic_write
 from ltr_ext.models.checkpoint import load_network
+from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.recipe import Recipe
 from ltr_ext.run_training import base_file, has_prior, source_prior
 from srft_plugin.prior import Prior
@@ -38,22 +39,19 @@ def write_priors(plan: Iterable[Cell], budget: Budget, folder: Path, device: str
             make = _random
         else:
             settings = replace(settings, prior_samples=budget.curvature_samples)
-        if not has_prior(file, settings, _base(settings), method=method):
-            atomic_write(file, make(settings, method, device).save)
+        base = load_network(base_file(settings.base))
+        if not has_prior(file, settings, base, method=method):
+            atomic_write(file, make(settings, base, method, device).save)
 
 
-def _estimate(settings: Recipe, method: str, device: str) -> Prior:
-    return source_prior(settings, _base(settings), torch.device(device), method=method)
+def _estimate(settings: Recipe, base: TrackingNetwork, method: str, device: str) -> Prior:
+    return source_prior(settings, base, torch.device(device), method=method)
 
 
-def _random(settings: Recipe, method: str, device: str) -> Prior:
+def _random(settings: Recipe, base: TrackingNetwork, method: str, device: str) -> Prior:
     """The exact Fisher's eigenvalues, dealt out to the operations by lot."""
-    prior = source_prior(settings, _base(settings), torch.device(device))
+    prior = source_prior(settings, base, torch.device(device))
     names = list(prior.spectra)
     lot = torch.randperm(len(names), generator=torch.Generator().manual_seed(settings.seed))
     spectra = {name: prior.spectra[names[k]] for name, k in zip(names, lot.tolist(), strict=True)}
     return replace(prior, spectra=spectra, metadata=prior.metadata | {"method": method})
-
-
-def _base(settings: Recipe):
-    return load_network(base_file(settings.base))

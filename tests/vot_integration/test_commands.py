@@ -81,31 +81,31 @@ def test_failures_reach_the_command_line(srft, data_set, tmp_path):
     assert "raises: 1 of 3 results are missing or damaged (b_001)" in out
 
 
-def test_a_missing_toolkit_is_named(srft, data_set, tmp_path, monkeypatch):
+@pytest.fixture
+def workspace(srft, data_set, tmp_path):
+    """Folder of a workspace with one tracker, blob, that has not run."""
     directory = tmp_path / "workspace"
     init = ("init", directory, "--sequences", data_set, "--path", HERE)
     srft(*init, "--tracker", "fake_tracker:blob", "--name", "blob")
-    srft("evaluate", directory)
+    return directory
+
+
+def test_a_missing_toolkit_is_named(srft, workspace, monkeypatch):
+    srft("evaluate", workspace)
     monkeypatch.setattr("vot_integration.workspace.find_spec", lambda name: None)
     for command in ("evaluate", "score", "report"):
         with pytest.raises(UserError, match=r"toolkit is not installed: pip install -e .*\[vot\]"):
-            srft(command, directory)
+            srft(command, workspace)
 
 
-def test_scores_of_an_unknown_tracker_are_refused(srft, data_set, tmp_path):
-    directory = tmp_path / "workspace"
-    init = ("init", directory, "--sequences", data_set, "--path", HERE)
-    srft(*init, "--tracker", "fake_tracker:blob", "--name", "blob")
+def test_scores_of_an_unknown_tracker_are_refused(srft, workspace):
     with pytest.raises(UserError, match="unknown tracker 'blop'; did you mean 'blob'"):
-        srft("score", directory, "blop")
+        srft("score", workspace, "blop")
 
 
-def test_in_process_is_for_srft_trackers(srft, data_set, tmp_path):
-    directory = tmp_path / "workspace"
-    init = ("init", directory, "--sequences", data_set, "--path", HERE)
-    srft(*init, "--tracker", "fake_tracker:blob", "--name", "blob")
+def test_in_process_is_for_srft_trackers(srft, workspace):
     with pytest.raises(UserError, match="blob is no SRFT tracker"):
-        srft("evaluate", directory, "--in-process")
+        srft("evaluate", workspace, "--in-process")
 
 
 @pytest.mark.parametrize("text", ["1", "a/b", "1/", "3/2"])
