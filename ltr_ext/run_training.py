@@ -12,6 +12,7 @@ import argparse
 import logging
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -248,11 +249,10 @@ def has_prior(
     """Whether ``file`` holds what ``source_prior`` would make, from an earlier start."""
     if not file.exists():
         return False
-    size = _prior_batch(recipe, kind)
     wanted = {
         "weights_sha256": weights_sha256(base),
         "data": _prior_data(recipe),
-        "samples": str(recipe.prior_samples // size * size),
+        "samples": str(_prior_count(recipe, kind)),
         "method": "diagonal",
     }
     if kind is Prior:
@@ -282,7 +282,16 @@ def source_prior(
     kind: type[Prior] = Prior,
     method: str = "fisher",
 ) -> Prior:
-    """Prior sensitivity of the base tracker on the recipe's RGB data (III-B.1), by ``method``."""
+    """Prior sensitivity of the base tracker on the recipe's RGB data (III-B.1), by ``method``.
+
+    Raises:
+        UserError: fewer samples than eigenvalues, before any is read.
+    """
+    if kind is Prior and _prior_count(recipe, kind) < recipe.top_k:
+        raise UserError(
+            f"top_k is {recipe.top_k} and prior_samples {recipe.prior_samples}; a sample gives at "
+            "most one eigenvalue: raise prior_samples or lower top_k"
+        )
     data = training_pairs(recipe, recipe.source, base, recipe.prior_samples, recipe.seed + 1)
     loader = make_loader(data, _prior_batch(recipe, kind), workers=recipe.workers)
     batches = (
@@ -310,6 +319,12 @@ def _prior_batch(recipe: Recipe, kind: type[Prior]) -> int:
     return 1 if kind is DiagonalFisher else even_batch(recipe.prior_samples, PRIOR_BATCH)
 
 
+def _prior_count(recipe: Recipe, kind: type[Prior]) -> int:
+    """Samples in whole batches: a remainder is left out."""
+    size = _prior_batch(recipe, kind)
+    return recipe.prior_samples // size * size
+
+
 def even_batch(samples: int, most: int) -> int:
     """Size of the fewest batches that hold ``samples``, ``most`` in each, all but a few of them."""
     return samples // math.ceil(samples / most)
@@ -318,8 +333,8 @@ def even_batch(samples: int, most: int) -> int:
 def run_in_host(recipe: Recipe, settings: Any) -> None:
     """Trains from pytracking's `run_training.py`: the name of the run is that of its settings.
 
-    Overrides, and ``--accept-changes``, come from the environment variable ``SRFT_OVERRIDES``
-    (separated by spaces), as the host's command line has no room for them.
+    Overrides, and ``--accept-changes``, come from the environment variable ``SRFT_OVERRIDES``,
+    split and quoted as in a shell, as the host's command line has no room for them.
 
     Raises:
         SystemExit: wrong input, with status 2, as our own commands end.
@@ -329,7 +344,11 @@ def run_in_host(recipe: Recipe, settings: Any) -> None:
 
 
 def _train_in_host(recipe: Recipe, settings: Any) -> None:
-    words = os.environ.get("SRFT_OVERRIDES", "").split()
+    given = os.environ.get("SRFT_OVERRIDES", "")
+    try:
+        words = shlex.split(given)
+    except ValueError as error:
+        raise UserError(f"SRFT_OVERRIDES is {given}: {error}") from error
     accept_changes = ACCEPT_CHANGES in words
     recipe = recipe.override([word for word in words if word != ACCEPT_CHANGES])
     device = default_device() if settings.use_gpu else "cpu"

@@ -19,7 +19,12 @@ def add_commands(subparsers) -> None:
         "track", help="track a target through a video", description=_track.__doc__
     )
     track.add_argument("--rgb", required=True, help="video, image folder or camera number")
-    track.add_argument("--init", required=True, metavar="x,y,w,h", help="target in frame 0")
+    track.add_argument(
+        "--init",
+        required=True,
+        metavar="x,y,w,h",
+        help="target in frame 0; where x is negative: --init=-5,80,40,60",
+    )
     track.add_argument(
         "--param",
         default="default_rgb",

@@ -123,7 +123,7 @@ def _scalars(path: Path, suffixes: tuple[str, ...], length: int) -> NDArray[np.f
         if not file.is_file():
             continue
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
             values = np.array([float(line) if line.strip() else np.nan for line in lines])
         except ValueError as error:  # UnicodeDecodeError is one
             raise UserError(f"{file}: {error}; expected one number per line") from error

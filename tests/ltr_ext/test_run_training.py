@@ -126,7 +126,12 @@ def test_a_training_in_the_host_is_where_its_tracker_looks_for_it(tmp_path, monk
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
-    [("epohs=3", "did you mean 'epochs'"), ("base=/nowhere.pth", "give base=PATH")],
+    [
+        ("epohs=3", "did you mean 'epochs'"),
+        ("base=/nowhere.pth", "give base=PATH"),
+        ("base='/no where.pth'", "/no where.pth"),
+        ("base='/no where.pth", "No closing quotation"),
+    ],
 )
 def test_the_host_ends_with_one_line_and_a_status(
     tmp_path, capsys, monkeypatch, overrides, message
@@ -171,6 +176,13 @@ def test_head_and_positions_stay_and_the_rest_moves(base, tmp_path):
     frozen = {name for name in tuned if name.startswith("box_head") or "pos_embed" in name}
     assert not moved & frozen
     assert {"backbone.blocks_aux.0.attn.qkv.weight", "backbone.fusion.3.mlp.fc2.bias"} <= moved
+
+
+def test_too_few_prior_samples_are_refused_before_any_is_read(base, monkeypatch):
+    monkeypatch.setattr(run_training, "training_pairs", None)
+    recipe = TUNE.override(["prior_samples=17", "top_k=17"])  # of which whole batches hold 16
+    with pytest.raises(UserError, match="top_k is 17 and prior_samples 17; .* lower top_k"):
+        run_training.source_prior(recipe, load_network(base), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

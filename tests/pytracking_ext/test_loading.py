@@ -42,13 +42,14 @@ def test_a_name_that_ends_in_another_is_not_taken_for_it(tmp_path, prefix):
     "suffix, text",
     [
         ("_confidence.txt", "0.5\n0.25\n"),
+        ("_confidence.txt", "\ufeff0.5\n0.25\n"),  # as Windows writes it
         ("_object_presence_scores.txt", "0.5\n0.25"),
         ("_confidence.value", "\n0.25\n"),
     ],
 )
 def test_confidences(tmp_path, suffix, text):
     (tmp_path / "bag.txt").write_text("1,2,3,4\n5,6,7,8\n")
-    (tmp_path / f"bag{suffix}").write_text(text)
+    (tmp_path / f"bag{suffix}").write_text(text, encoding="utf-8")
     confidences = read_predictions(tmp_path, ["bag"])["bag"].confidences
     np.testing.assert_array_equal(confidences[1:], [0.25])
     (tmp_path / f"bag{suffix}").write_text("0.5\n")
