@@ -54,13 +54,19 @@ def public_recipe(modality: str, **changes: Any) -> Recipe:
     return paper_recipe("ostrack256", modality, **settings | changes)
 
 
+def base_of_peer(network: str) -> str:
+    """The RGB network that a peer extends: OSTrack-256, unless the peer's name ends with it."""
+    return network.partition("_")[2] or "ostrack256"
+
+
 def unfrozen_recipe(network: str, *modalities: str) -> Recipe:
-    """A network of efficient tuning with its backbone unfrozen, by SRFT (Table VIII)."""
-    return paper_recipe("ostrack256", *modalities, network=network, trainable="peft+backbone")
+    """A network of efficient tuning with its backbone unfrozen, by SRFT (Tables VIII and XII)."""
+    base = base_of_peer(network)
+    return paper_recipe(base, *modalities, network=network, trainable="peft+backbone")
 
 
 def peer_recipe(network: str, *modalities: str, **changes: Any) -> Recipe:
-    """Efficient tuning of OSTrack-256, as the peers share it.
+    """Efficient tuning, as the peers share it.
 
     60 epochs of 60 000 samples, a rate that falls after 48, batch 64.
     """
@@ -74,28 +80,26 @@ def peer_recipe(network: str, *modalities: str, **changes: Any) -> Recipe:
         "lr": 4e-4,
         "decay": "step",
     }
-    return paper_recipe("ostrack256", *modalities, **settings | changes)
+    return paper_recipe(base_of_peer(network), *modalities, **settings | changes)
 
 
-def vipt_recipe(modality: str) -> Recipe:
+def vipt_recipe(modality: str, network: str = "vipt256") -> Recipe:
     """ViPT as its authors train it: 32 samples on each of 2 GPUs."""
-    return peer_recipe("vipt256", modality)
+    return peer_recipe(network, modality)
 
 
-def untrack_recipe(*modalities: str) -> Recipe:
+def untrack_recipe(*modalities: str, network: str = "untrack256") -> Recipe:
     """UnTrack as its authors train it, on one GPU."""
     if len(modalities) > 1:
-        return peer_recipe("untrack256", *modalities, epochs=80, decay_at=0.6, batch_size=48)
-    return peer_recipe("untrack256", *modalities, batch_size=64 if "thermal" in modalities else 32)
+        return peer_recipe(network, *modalities, epochs=80, decay_at=0.6, batch_size=48)
+    return peer_recipe(network, *modalities, batch_size=64 if "thermal" in modalities else 32)
 
 
-def sdstrack_recipe(modality: str) -> Recipe:
+def sdstrack_recipe(modality: str, network: str = "sdstrack256") -> Recipe:
     """SDSTrack as its authors train it: 16 samples on each of 4 GPUs, a tenth for the last norm."""
     epochs, lr = {"depth": (15, 5e-5), "thermal": (40, 1e-4), "event": (50, 1e-4)}[modality]
     groups = (rf"backbone\.norm\.={lr / 10}",)
-    return peer_recipe(
-        "sdstrack256", modality, epochs=epochs, lr=lr, decay="none", lr_groups=groups
-    )
+    return peer_recipe(network, modality, epochs=epochs, lr=lr, decay="none", lr_groups=groups)
 
 
 def upvpt_recipe(network: str, base: str, **changes: Any) -> Recipe:

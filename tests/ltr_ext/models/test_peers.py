@@ -112,6 +112,27 @@ def test_upvpt_on_windows_without_prompts_is_swintrack():
             assert torch.allclose(expected["offset_map"], found["offset_map"], atol=1e-6) == same
 
 
+@pytest.mark.parametrize("peer", ["vipt", "sdstrack", "untrack"])
+def test_a_peer_on_droptrack_is_the_one_on_ostrack_with_the_embeddings_of_the_roles(peer):
+    sizes = SMALL_VIT[f"{peer}256"]
+    torch.manual_seed(0)
+    base = build_network("droptrack384", **SMALL | {"eliminate_at": (1, 2)}).eval()
+    for value in (base.backbone.temporal_pos_embed_z, base.backbone.temporal_pos_embed_x):
+        nn.init.normal_(value)
+    network = build_network(f"{peer}_droptrack384", **sizes).eval()
+    network.copy_base(base)
+    plain = small(f"{peer}256").eval()
+    weights = network.state_dict()
+    for role in "zx":
+        place, embedding = f"backbone.pos_embed_{role}", f"backbone.temporal_pos_embed_{role}"
+        weights[place] = weights[place] + weights.pop(embedding)
+    plain.load_state_dict(weights)
+    inputs = [*images(network), torch.ones(3, dtype=torch.long)][: len(network.input_names)]
+    with torch.no_grad():
+        expected, found = plain(*inputs), network(*inputs)
+    assert all(torch.allclose(expected[key], found[key], atol=1e-5) for key in expected)
+
+
 @pytest.mark.parametrize("name", ["vipt256", "sdstrack256", "untrack256", "upvpt_ostrack256"])
 def test_nothing_begins_from_a_peer(name):
     """Its tuned prompts or adapters would be thrown away without a word."""

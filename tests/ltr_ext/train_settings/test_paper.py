@@ -119,6 +119,18 @@ def test_budgets_of_the_peers():
     }
 
 
+@pytest.mark.parametrize("peer", ["vipt", "sdstrack", "untrack"])
+def test_peers_on_droptrack_have_its_base_sizes_and_jitter(peer):
+    recipe, own = (load_recipe(f"{peer}{base}_thermal") for base in ("_droptrack384", "256"))
+    assert (recipe.base, own.base) == ("droptrack384.pth.tar", "ostrack256.pth.tar")
+    assert (recipe.centre_jitter, recipe.scale_jitter) == (4.5, 0.5)
+    same = {"network": own.network, "base": own.base, "centre_jitter": 3.0, "scale_jitter": 0.25}
+    assert dataclasses.replace(recipe, **same) == own
+    spec, base = network_spec(recipe.network), network_spec("droptrack384")
+    shared = {field.name for field in dataclasses.fields(base)} - {"name", "in_channels"}
+    assert all(getattr(spec, name) == getattr(base, name) for name in shared)
+
+
 def test_what_the_paper_unfreezes_starts_from_its_peer():
     """Table VIII: the peer's network, the backbone and the prompts, SRFT, the paper's budget."""
     for peer in ("vipt256", "untrack256", "sdstrack256"):
