@@ -34,7 +34,7 @@ from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import Recipe
 from ltr_ext.trainers.checkpoints import CheckpointFolder
 from ltr_ext.trainers.log import FILE
-from ltr_ext.trainers.preparation import prepare
+from ltr_ext.trainers.preparation import parameter_groups, prepare
 from ltr_ext.trainers.processes import Processes, join_processes, seed_everything
 from ltr_ext.trainers.settings import check_settings
 from ltr_ext.trainers.trainer import NETWORK, Trainer
@@ -84,6 +84,13 @@ def train(
     samples, ratios = recipe.samples_per_epoch, recipe.ratios
     data = training_pairs(recipe, recipe.datasets, network, samples, recipe.seed, ratios)
     network.metadata = {"modality": data.modality} if data.modality else {}
+    validation = None
+    if recipe.validation:
+        samples, seed = recipe.validation_samples, recipe.seed + 2
+        pairs = training_pairs(recipe, recipe.validation, network, samples, seed)
+        part = even_batch(max(samples // processes.count, 1), share)
+        validation = _loader(recipe, pairs, part, 0, samples, processes, device)
+    parameter_groups(network, recipe)  # a wrong rate shows before the prior is estimated
     prior = run_prior(recipe, network, base, folder, device, processes)
     model = prepare(network, recipe, device, processes)
     options = regularizer_options(recipe, updates_by_kernels(recipe, device, processes))
@@ -94,12 +101,6 @@ def train(
         start, stop = (n * recipe.batch_size for n in (step, recipe.total_steps))
         return _loader(recipe, data, share, start, stop, processes, device)
 
-    validation = None
-    if recipe.validation:
-        samples, seed = recipe.validation_samples, recipe.seed + 2
-        pairs = training_pairs(recipe, recipe.validation, network, samples, seed)
-        part = even_batch(max(samples // processes.count, 1), share)
-        validation = _loader(recipe, pairs, part, 0, samples, processes, device)
     if processes.is_first:
         print(f"what trains:\n{trainable_table(network)}")
         print(f"log: {folder / FILE}", flush=True)  # all that is to be seen where no bar is drawn

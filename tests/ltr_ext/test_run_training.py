@@ -289,6 +289,19 @@ def test_nan_loss_stops_the_run_without_a_checkpoint(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("checkpoint*"))
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("validation=depthtrak", "data set 'depthtrak'; did you mean 'depthtrack'"),
+        ("lr_groups=box_head=1e-3", "'box_head' is found in no name"),
+    ],
+)
+def test_wrong_settings_do_not_wait_for_the_prior(base, tmp_path, override, message):
+    with pytest.raises(UserError, match=message):
+        run_training.train(TUNE.override([f"base={base}", override]), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_checkpoint_of_another_network_is_refused(base, tmp_path):
     recipe = TUNE.override([f"base={base}", "network=two_branch_ostrack256"])
     with pytest.raises(UserError, match="two_branch_ostrack256 does not extend ostrack_tiny"):
