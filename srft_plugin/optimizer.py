@@ -142,7 +142,12 @@ class SRFT(optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its parameters must be known to the bound prior, where there is one."""
         self.inner.add_param_group(param_group)
-        self._operations = self._group_parameters()
+        ranks = self._prior_ranks()
+        # Ranks of a loaded state may be others than those of the bound prior.
+        self._operations = [
+            Operation(members, next((ranks[p] for p in members if p in ranks), rank))
+            for members, rank in ((o.parameters, o.prior_rank) for o in self._group_parameters())
+        ]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, as the wrapped optimizer does."""
@@ -183,8 +188,7 @@ class SRFT(optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's state and, under ``"srft"``, everything that SRFT adds."""
-        ranks = {p: operation.prior_rank for operation in self._operations
-                 for p in operation.parameters}  # fmt: skip
+        ranks = self._prior_ranks()
         own = {key: getattr(self, key) for key in _SAVED} | {
             "steps": self._steps,
             "prior_ranks": [ranks.get(p, 0.0) for p in self._parameters()],
@@ -234,6 +238,10 @@ class SRFT(optim.Optimizer):
         known = {p for members in self._prior.operations.values() for p in members}
         trained = [p for p in parameters if p.requires_grad or p in known]
         return [Operation(members, rank) for members, rank in self._prior.partition(trained)]
+
+    def _prior_ranks(self) -> dict[Parameter, float]:
+        return {p: operation.prior_rank for operation in self._operations
+                for p in operation.parameters}  # fmt: skip
 
     def _operation_numbers(self) -> list[int]:
         """The number of the operation of each parameter, -1 for those of none."""

@@ -137,6 +137,19 @@ def test_several_groups_and_add_param_group():
         optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(7))]})
 
 
+def test_a_group_added_after_a_resume_leaves_the_loaded_ranks():
+    def build(*values):
+        network = small_network()
+        bound = prior_of(network, values).bind(network)
+        return network, SRFT(SGD(network[0].parameters(), lr=0.1), bound, 9)
+
+    network, optimizer = build(1, 2, 3)
+    optimizer.load_state_dict(build(3, 2, 1)[1].state_dict())
+    optimizer.add_param_group({"params": network[3].parameters()})
+    ranks = optimizer.state_dict()["srft"]["prior_ranks"]
+    assert ranks == [1.0] * 4  # of the state, and of the bound prior
+
+
 def test_closure_is_evaluated_once_with_gradients():
     network = small_network()
     optimizer = SRFT(SGD(network.parameters(), lr=0.1), None, 5, mode="transfer")
