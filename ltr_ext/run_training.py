@@ -111,6 +111,7 @@ def train(
     file = folder / NETWORK
     trainer.write_network(file)
     if processes.is_first:
+        trainer.checkpoints.tidy()  # also where only the network was left to write
         print(f"network: {file}")
     processes.leave()
     return file

@@ -15,6 +15,10 @@ from srft_plugin.errors import UserError
 
 WHOLE = re.compile(r"checkpoint_ep(\d{4,})\.pt")
 WITHIN = re.compile(r"checkpoint_ep(\d{4,})_step(\d{8,})\.pt")
+WRITTEN = (
+    "checkpoint_ep*", "best.safetensors.*", "network.safetensors.*", "prior.safetensors.*",
+    "fisher_diagonal.safetensors.*",
+)  # fmt: skip
 
 
 class CheckpointFolder:
@@ -66,10 +70,14 @@ class CheckpointFolder:
         for old in {*self.files(), *self.files(WITHIN)} - kept:
             old.unlink()
             old.with_suffix(".sha256").unlink(missing_ok=True)
-        for name in ("checkpoint_ep*", "best.safetensors.*"):  # of a run that was killed
+        self.tidy()
+        return path
+
+    def tidy(self) -> None:
+        """Removes what a run that was killed had begun to write."""
+        for name in WRITTEN:
             for unfinished in self.folder.glob(f".{name}.partial"):
                 unfinished.unlink()
-        return path
 
     def load(self, path: Path) -> dict[str, Any]:
         """State in the file ``path``, on the CPU; executes nothing.

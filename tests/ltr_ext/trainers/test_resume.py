@@ -161,6 +161,10 @@ def test_a_run_killed_while_it_wrote_its_first_checkpoint_begins_again(tmp_path,
     CheckpointFolder(tmp_path).save(1, {"epoch": 1})
     assert CheckpointFolder(tmp_path).load_newest() == {"epoch": 1} and not partial.exists()
     assert foreign.exists() and not best.exists()
+    prior, network = (tmp_path / f".{name}.safetensors.1.partial" for name in ("prior", "network"))
+    prior.touch(), network.touch()
+    CheckpointFolder(tmp_path).tidy()
+    assert foreign.exists() and not prior.exists() and not network.exists()
 
 
 def test_changed_settings_are_listed_and_taken_on_when_told(mini, tmp_path):
