@@ -29,9 +29,11 @@ class Recipe:
             (``depthtrack:/data/DepthTrack``), a part of them (``got10k/val``, or
             ``depthtrack/train_part``), or generated (``synthetic_rgb``, ``synthetic_rgbd``,
             ``synthetic_rgbt``, ``synthetic_rgbe``, ``synthetic_stills``).
-        base: RGB checkpoint to start from: a file, the name of one in ``pretrained_dir``,
-            ``default`` for the bundled tracker, or None to train from scratch.
-        source: RGB sets that stand for the pre-training domain D_0 of the prior sensitivity.
+        base: checkpoint to start from, of the RGB network or of ``network`` itself: a file, the
+            name of one in ``pretrained_dir``, ``default`` for the bundled tracker, or None to train
+            from scratch.
+        source: sets that stand for the domain D_0 of the prior sensitivity, on which the base was
+            trained: RGB, or also those of both cameras for a base that has been tuned.
         regularizer: ``none`` (full fine-tuning), ``srft``, or another of
             ``srft_plugin.tuning.regularizer``, or one that another package adds.
         regularizer_options: what it takes beyond ``kappa``, ``option=value`` each.

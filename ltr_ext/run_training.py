@@ -236,8 +236,8 @@ def run_prior(
             atomic_write(file, source_prior(recipe, base, device, kind).save)
     processes.wait()
     names = [name for name, _ in network.named_parameters()]
-    parameters = {name: network.base_name(name) for name in names}
-    sources = parameters if kind is DiagonalFisher else network.prior_sources()
+    parameters = {name: network.origin(name, base) for name in names}
+    sources = parameters if kind is DiagonalFisher else network.prior_sources(base)
     return kind.load(file).renamed(sources)
 
 

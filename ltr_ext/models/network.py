@@ -208,21 +208,30 @@ class TrackingNetwork(nn.Module):
         """
         return None if re.search(self.peft_pattern, name) else name
 
+    def origin(self, name: str, base: TrackingNetwork) -> str | None:
+        """``base_name``, or ``name`` itself where ``base`` is such a network, to be tuned further.
+
+        ``name`` is that of a tensor or of an operation.
+        """
+        return name if type(base) is type(self) else self.base_name(name)
+
     def copy_base(self, base: TrackingNetwork) -> None:
         """Copies the weights of the RGB network that this one extends; what is new is left.
 
+        Of a network of this kind, to be tuned further, it copies all.
+
         Raises:
-            UserError: ``base`` lacks a tensor, has it in another shape, or is itself a network of
+            UserError: ``base`` lacks a tensor, has it in another shape, or is another network of
                 efficient tuning.
         """
         source, state = base.state_dict(), self.state_dict()
-        if lost := base.peft_parameter_names():
+        if type(base) is not type(self) and (lost := base.peft_parameter_names()):
             raise UserError(
                 f"{self.spec.name} does not take over what {base.spec.name} has tuned: "
                 f"{some(lost)}; as base, give the checkpoint of the RGB tracker that it is built on"
             )
         for name, value in state.items():
-            if (origin := self.base_name(name)) is None:
+            if (origin := self.origin(name, base)) is None:
                 continue
             if origin not in source or source[origin].shape != value.shape:
                 found = tuple(source[origin].shape) if origin in source else "none"
@@ -234,14 +243,14 @@ class TrackingNetwork(nn.Module):
             state[name] = source[origin]
         self.load_state_dict(state)
 
-    def prior_sources(self) -> dict[str, str | None]:
-        """Operations to those of the base network that they are copied from; None for new ones.
+    def prior_sources(self, base: TrackingNetwork) -> dict[str, str | None]:
+        """Operations to those of ``base`` that ``copy_base`` takes them from; None for new ones.
 
         The prior sensitivity, measured on the base network, carries over along this map. An
         operation is a module that owns parameters ("backbone.fusion.0.attn.qkv"), or a parameter
         held by a container ("backbone.pos_embed_z").
         """
-        return {operation: self.base_name(operation) for operation in operation_groups(self)}
+        return {operation: self.origin(operation, base) for operation in operation_groups(self)}
 
     def peft_parameter_names(self) -> list[str]:
         """Parameters that the network's own efficient tuning trains; empty for base networks."""

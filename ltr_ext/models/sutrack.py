@@ -280,6 +280,8 @@ class TwoBranchSUTrack(SUTrack):
         it does what the base network does on that image given twice.
         """
         super().copy_base(base)
+        if isinstance(base, TwoBranchSUTrack):
+            return
         stem = base.backbone.patch_embed.proj
         for own in (self.backbone.patch_embed_rgb.proj, self.backbone.patch_embed_aux.proj):
             own.weight.data.copy_(sum(stem.weight.data.chunk(2, 1)))

@@ -193,9 +193,10 @@ def _moved(network: TrackingNetwork, settings: Recipe) -> dict[str, float]:
     """Relative distance of the operations that were copied from the base tracker and trained."""
     if network.spec.name != settings.network:
         return {}
-    start = trainable_network(settings, load_network(base_file(settings.base)))
+    base = load_network(base_file(settings.base))
+    start = trainable_network(settings, base)
     trained = {name for name, p in start.named_parameters() if p.requires_grad}
-    origin = start.prior_sources()
+    origin = start.prior_sources(base)
     groups = {
         operation: names
         for operation, names in operation_groups(start).items()

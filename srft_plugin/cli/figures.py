@@ -137,7 +137,7 @@ def _weight_distance(arguments: argparse.Namespace) -> int:
     if start.spec.name != end.spec.name:
         base, start = start, build_network(end.spec.name)
         start.copy_base(base)
-        origin = start.prior_sources()  # what is new has no start
+        origin = start.prior_sources(base)  # what is new has no start
         groups = {name: members for name, members in groups.items() if origin[name] is not None}
     distances = operation_distances(start.state_dict(), end.state_dict(), groups)
     atomic_write(arguments.out, lambda file: weight_distance(distances, file))
@@ -176,8 +176,9 @@ def _distances_of_run(folder: Path, prior: Prior) -> list[tuple[int, float]]:
     recipe = read_recipe(folder)
     if recipe.base is None:
         raise UserError(f"{folder} holds a run from scratch: it has no start to measure from")
-    start = trainable_network(recipe, load_network(base_file(recipe.base)))
-    prior = prior.renamed(start.prior_sources())
+    base = load_network(base_file(recipe.base))
+    start = trainable_network(recipe, base)
+    prior = prior.renamed(start.prior_sources(base))
     points, checkpoints = [(0, 0.0)], CheckpointFolder(folder)
     for file in checkpoints.files():
         state = checkpoints.load(file)

@@ -18,6 +18,8 @@ from ltr_ext.recipe import Recipe, load_recipe
 from ltr_ext.trainers.processes import Processes
 from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import UserError
+from srft_plugin.prior import Prior
+from srft_plugin.prior.estimate import weights_sha256
 
 SCRATCH = Recipe(
     "ostrack_tiny", ("synthetic_rgb",), base=None, regularizer="none", trainable="all",
@@ -275,6 +277,17 @@ def test_the_update_is_fused_where_every_process_has_what_it_takes(
     slow = "the update of SRFT is ten times as slow as it could be: it needs a C compiler"
     assert [record.message for record in caplog.records] == [slow] * takes_it  # nobody else's
     assert ("fused" in run_training.regularizer_options(recipe, True)) == takes_it
+
+
+def test_a_tuned_tracker_is_tuned_further(base, tmp_path):
+    """Of what both cameras taught it, too, the prior says what must not move."""
+    tuned = run_training.train(TUNE.override([f"base={base}", "epochs=1"]), tmp_path / "first")
+    recipe = TUNE.override([f"base={tuned}", "epochs=1", "source=synthetic_rgbd", "lr=0"])
+    further = run_training.train(recipe, tmp_path / "second")
+    assert_same(weights(tuned), weights(further))
+    prior = Prior.load(tmp_path / "second/prior.safetensors")
+    assert {"backbone.fusion.0.attn.qkv", "backbone.norm_aux"} <= prior.spectra.keys()
+    assert prior.metadata["weights_sha256"] == weights_sha256(load_network(tuned))
 
 
 def test_nan_loss_stops_the_run_without_a_checkpoint(tmp_path, monkeypatch):

@@ -52,6 +52,15 @@ def built(family):
     return network, copy.deepcopy(network.state_dict())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tuned_network_is_tuned_further_from_all_that_it_has(family):
+    tuned, weights = built(family)
+    network = build_network(family, **FAMILIES[family])
+    network.copy_base(tuned)
+    assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
+    assert all(name == origin for name, origin in network.prior_sources(tuned).items())
+
+
 def sets_for(family):
     network, _ = built(family)
     efficient = bool(network.peft_parameter_names())

@@ -82,7 +82,7 @@ def test_peers_take_the_base_weights_and_keep_what_is_new():
         for key, value in network.state_dict().items():
             origin = network.base_name(key)
             assert torch.equal(value, before[key] if origin is None else source[origin]), key
-        assert set(network.prior_sources().values()) == {None, *operation_groups(base)}
+        assert set(network.prior_sources(base).values()) == {None, *operation_groups(base)}
 
 
 def test_inspection_names_network_sizes_and_parts(tiny, tmp_path):

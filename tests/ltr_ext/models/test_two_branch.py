@@ -70,17 +70,17 @@ def test_a_network_of_one_image_becomes_one_of_both():
     assert network.spec == network_spec("two_branch_tiny")
 
 
-def test_fusion_blocks_come_from_the_blocks_they_follow(network):
+def test_fusion_blocks_come_from_the_blocks_they_follow(base, network):
     assert fusion_places(12) == (2, 5, 8, 11)  # after blocks 3, 6, 9 and 12
     assert fusion_places(24) == (5, 11, 17, 23)
-    sources = network.prior_sources()
+    sources = network.prior_sources(base)
     origin = network.spec.fuse_after[2]
     assert sources["backbone.fusion.2.attn.qkv"] == f"backbone.blocks.{origin}.attn.qkv"
     assert sources["backbone.norm_aux"] == "backbone.norm"
 
 
 def test_prior_sources_name_every_operation_of_both_networks(base, network):
-    sources = network.prior_sources()
+    sources = network.prior_sources(base)
     assert sources.keys() == operation_groups(network).keys()
     assert set(sources.values()) == set(operation_groups(base))
 
