@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import cycle
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import torch
 from tqdm import tqdm
@@ -84,6 +86,16 @@ def _data_key(cell: Cell) -> tuple[str, str | None]:
 
 
 def _start_worker(jobs: int, log: Path) -> None:
-    """An even share of the cores, and one file for what every cell prints."""
+    """An even share of the cores, one file for what every cell prints, and the study's end.
+
+    Stopped, a worker would go on with cells that wait in its queue, and then for others.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    Thread(target=_end_with_the_study, daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
     sys.stdout = sys.stderr = open(log, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+
+
+def _end_with_the_study() -> None:
+    parent_process().join()
+    os._exit(1)

@@ -3,7 +3,12 @@
 import dataclasses
 import json
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -181,6 +186,52 @@ def test_cells_that_fail_do_not_stop_the_others(tmp_path):
     assert plan[0].path in str(caught.value) and plan[1].path in str(caught.value)
     assert "Traceback" in (tmp_path / "study.log").read_text("utf-8")
     assert (tmp_path / plan[2].path / "result.json").is_file()
+
+
+STOPPED = """
+import sys, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from pytracking_ext.study.runner import _start_worker
+
+folder = Path(sys.argv[1])
+
+def cell(number):
+    (folder / f"begun{number}").touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    workers = ProcessPoolExecutor(1, get_context("spawn"), _start_worker, (1, folder / "log"))
+    running = [workers.submit(cell, number) for number in range(3)]
+    try:
+        running[0].result()
+    finally:
+        workers.shutdown(cancel_futures=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals to a group of processes")
+@pytest.mark.parametrize("stop", ["Ctrl-C", "kill"])
+def test_cells_end_with_a_stopped_study(tmp_path, stop):
+    file = tmp_path / "stopped.py"
+    file.write_text(STOPPED)
+    study = subprocess.Popen(
+        [sys.executable, str(file), str(tmp_path)], stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        while not (tmp_path / "begun0").exists():
+            assert study.poll() is None
+            time.sleep(0.1)
+        if stop == "kill":
+            study.kill()
+        else:
+            os.killpg(study.pid, signal.SIGINT)
+        study.communicate(timeout=60)  # until no process holds its output open
+    finally:
+        if study.poll() is None or not study.stdout.closed:
+            os.killpg(study.pid, signal.SIGKILL)
+    assert not (tmp_path / "begun1").exists()
 
 
 def a_result(target, rgb):
