@@ -195,7 +195,9 @@ def write_report(results: Results, questions: Iterable[str], out: Path) -> Path:
             figure = out / f"{modality}_{name}.png"
             atomic_write(figure, partial(_draw, results, modality, question))
             sections.append(f"![What was learned and what was kept]({figure.name})")
-        sections.append(render(attribute_table(results, modality), "markdown"))
+        table = attribute_table(results, modality)
+        if len(table.columns) > 1:
+            sections.append(render(table, "markdown"))
     file = out / "study.md"
     write_text(file, "\n\n".join(sections) + "\n")
     return file

@@ -268,6 +268,14 @@ def test_a_table_marks_the_differences_that_are_real(tmp_path):
     # Against fft: five measures of srft, four of rgb; one seed of srft:prior says nothing.
     assert "compare 9 pairs of numbers, of which 1 are bold" in text and "1 remain." in text
     assert "**+10.0 ± 0.0**" in text and (tmp_path / "depth_sensitivities.png").stat().st_size
+    assert "occlusion (3 videos)" in text
+
+
+def test_a_report_of_few_videos_has_no_table_by_attribute(tmp_path):
+    few = a_result(0.5, 0.4) | {"attributes": {"low_light": ["a", "b"]}}
+    results = {Cell("depth", "fft", seed): few for seed in range(2)}
+    text = write_report(results, ["sensitivities"], tmp_path).read_text("utf-8")
+    assert "Do both sensitivities help?" in text and "On which videos?" not in text
 
 
 def test_a_study_belongs_to_the_weights_of_its_base_wherever_they_lie(tmp_path, capsys):
