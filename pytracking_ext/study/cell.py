@@ -33,13 +33,12 @@ from srft_plugin.plots.distance import operation_distances
 from srft_plugin.prior.estimate import weights_sha256
 
 from .data import StudyData, VideoSet
-from .plan import VARIANTS, VIDEOS, Budget, Cell, recipe
+from .plan import REVISION, VARIANTS, VIDEOS, Budget, Cell, recipe
 from .priors import prior_file
 
 PAIR_SEED = 1 << 20  # of the pairs that are measured, far from any training seed
 BATCH = 8
 RESULT, ORIGIN = "result.json", "origin.json"
-REVISION = 2  # raised when the networks, the data or the measurements change
 PATHS = ("datasets", "prior", "base")  # settings that differ from machine to machine
 
 

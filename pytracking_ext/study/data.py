@@ -17,7 +17,7 @@ from ltr_ext.dataset.training_sets import RGBX_OPTIONS
 from ltr_ext.train_settings.paper import TRAINING_SETS
 from srft_plugin.errors import UserError
 
-from .plan import VIDEOS, Budget
+from .plan import REVISION, VIDEOS, Budget
 
 RGB_KIND = "depthtrack"  # of the RGB videos, whose second camera nobody looks at
 
@@ -52,15 +52,15 @@ class StudyData:
         """Writes what is missing; an interrupted call can be repeated.
 
         Raises:
-            UserError: the folder has the videos of another budget.
+            UserError: the folder has the videos of another budget or revision.
         """
         file = self.root / "videos.json"
-        asked = {name: getattr(budget, name) for name in VIDEOS}
+        asked = {name: getattr(budget, name) for name in VIDEOS} | {"revision": REVISION}
         found = json.loads(file.read_text("utf-8")) if file.is_file() else asked
         if found != asked:
             raise UserError(
-                f"{file}: found the videos of another budget, {found}; expected {asked}: choose "
-                "another --out, or delete the folder"
+                f"{file}: found the videos of another budget or revision, {found}; expected "
+                f"{asked}: choose another --out, or delete the folder"
             )
         self.root.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(asked) + "\n")

@@ -40,6 +40,7 @@ class Budget:
     settings: tuple[str, ...]
 
 
+REVISION = 2  # raised when the networks, the data or the measurements change
 VIDEOS = ("train_sequences", "train_length", "test_sequences", "test_length")  # of a budget
 BUDGETS = {
     "smoke": Budget(("depth",), 2, 2, 12, 2, 10, 8, 10,

@@ -175,6 +175,12 @@ def test_videos_of_another_budget_are_not_mixed_in(data):
         data.write(dataclasses.replace(TINY, train_sequences=2))
 
 
+def test_videos_of_another_revision_are_not_taken_for_todays(data, monkeypatch):
+    monkeypatch.setattr("pytracking_ext.study.data.REVISION", 99)
+    with pytest.raises(UserError, match="another budget or revision, .* expected .*99"):
+        data.write(TINY)
+
+
 def test_cells_that_fail_do_not_stop_the_others(tmp_path):
     """A folder in the way of a result, and one with a result that is none."""
     plan = [Cell("depth", "rgb", 0), Cell("depth", "zero-shot", 0), Cell("depth", "zero-shot", 1)]
