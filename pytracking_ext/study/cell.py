@@ -140,7 +140,7 @@ def measure(
     parameters = from_checkpoint(file, device)
     videos = {"train": data.train(seed), "target": data.target(), "rgb": data.rgb()}
     for name in ("target", "rgb"):
-        result[name] = _track(parameters, videos[name])
+        result[name] = tracked_ious(parameters, videos[name])
     result["attributes"] = _by_attribute(videos["target"])
     network = network.to(device).eval()
     for name, sequences in videos.items():
@@ -148,7 +148,7 @@ def measure(
     return result
 
 
-def _track(parameters: TrackerParameters, sequences: Many[Sequence]) -> dict[str, float]:
+def tracked_ious(parameters: TrackerParameters, sequences: Many[Sequence]) -> dict[str, float]:
     """Mean IoU of every video over the frames that show the target, the first one left out."""
     overlaps = {}
     for sequence, outcome in track_many(list(sequences), parameters, BATCH, progress=False):

@@ -68,10 +68,13 @@ class StudyData:
         for seed in range(budget.seeds):
             train = budget.train_sequences, budget.train_length, seed
             generate(self.kind, self._train_root(seed), "train", *train, **given)
-        test = budget.test_sequences, budget.test_length
-        generate(self.kind, self.root, "test", *test, **given)
-        bright = SceneOptions(dark=0.0)
-        generate(RGB_KIND, self.rgb_root, "test", *test, seed=1, options=bright)
+        self.write_tests(budget.test_sequences, budget.test_length)
+
+    def write_tests(self, count: int, length: int) -> None:
+        """Writes the missing ones of ``count`` test videos with both cameras and as many by RGB."""
+        form = self.form or DEFAULT_FORM
+        generate(self.kind, self.root, "test", count, length, 0, RGBX_OPTIONS, form)
+        generate(RGB_KIND, self.rgb_root, "test", count, length, 1, SceneOptions(dark=0.0))
 
     def train(self, seed: int) -> VideoSet:
         """The videos that networks are tuned on with a seed."""

@@ -1,0 +1,92 @@
+"""The trackers of a finished study on more test videos: does a difference rest on a few of them?
+
+    python benchmarks/study_videos.py FOLDER [--videos 40] [--modality depth] [--json FILE]
+
+FOLDER is that of `srft study run`, with its trained networks. The videos continue the study's test
+videos by the same generator and settings; none of them was looked at before. Prints, per cent, the
+mean IoU with both cameras (target) and by RGB; in brackets the difference to SRFT: its interval
+over videos (each video's difference is a mean over seeds) and its median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ltr_ext.models.checkpoint import BUNDLED
+from ltr_ext.trainers.trainer import NETWORK
+from pytracking_ext.parameter.srft import from_checkpoint
+from pytracking_ext.study.cell import tracked_ious
+from pytracking_ext.study.data import StudyData
+from pytracking_ext.study.plan import BUDGETS
+from pytracking_ext.study.statistics import estimate
+from srft_plugin.errors import UserError
+
+REFERENCE = "srft"
+
+
+def networks(folder: Path) -> dict[str, list[Path]]:
+    """Files of the trained networks, one per seed, by variant."""
+    found = defaultdict(list)
+    for file in sorted(folder.glob(f"*/seed*/{NETWORK}")):
+        found[file.parts[-3]].append(file)
+    if REFERENCE not in found:
+        raise UserError(f"{folder} holds no {REFERENCE}/seed*/{NETWORK}; give a study's --out")
+    return dict(found)
+
+
+def measured(file: Path, data: StudyData, known: int) -> dict[str, list[float]]:
+    """Mean IoU of every video behind the first ``known``, with both cameras and by RGB."""
+    parameters = from_checkpoint(file, "cpu")
+    sets = {"target": list(data.target())[known:], "rgb": list(data.rgb())[known:]}
+    return {name: list(tracked_ious(parameters, videos).values()) for name, videos in sets.items()}
+
+
+def row(variant: str, values: np.ndarray, reference: np.ndarray) -> str:
+    """A line of the table; both (seeds, videos) in per cent."""
+    text = f"{values.mean():.1f}"
+    if variant != REFERENCE:
+        differences = values.mean(0) - reference.mean(0)
+        mean, half, _ = estimate(differences)
+        text += f" ({mean:+.1f} ± {half:.1f}, median {np.median(differences):+.1f})"
+    return text
+
+
+def main() -> None:
+    """Tracks and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--base", type=Path, default=BUNDLED, help="the study's RGB tracker")
+    parser.add_argument("--videos", type=int, default=40)
+    parser.add_argument("--modality", default="depth")
+    parser.add_argument("--json", type=Path, help="where the IoU of every video goes")
+    arguments = parser.parse_args()
+    files = {"rgb": [arguments.base]} | networks(arguments.folder / arguments.modality)
+    known = BUDGETS["small"].test_sequences
+    with tempfile.TemporaryDirectory() as folder:
+        data = StudyData(Path(folder), arguments.modality)
+        data.write_tests(known + arguments.videos, BUDGETS["small"].test_length)
+        runs = {
+            variant: [measured(file, data, known) for file in tqdm(own, variant, disable=None)]
+            for variant, own in files.items()
+        }
+    if arguments.json:
+        arguments.json.write_text(json.dumps(runs) + "\n")
+    table = {
+        variant: {name: 100 * np.array([run[name] for run in own]) for name in ("target", "rgb")}
+        for variant, own in runs.items()
+    }
+    print("| variant | seeds | target | RGB |\n| --- | --- | --- | --- |")
+    for variant, found in table.items():
+        cells = [row(variant, found[name], table[REFERENCE][name]) for name in found]
+        print(f"| {variant} | {len(runs[variant])} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
