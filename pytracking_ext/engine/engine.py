@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import sys
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -25,6 +26,22 @@ OUTPUTS = ("score_map", "size_map", "offset_map", "pred_boxes")
 Input = Tensor | Sequence[Tensor]  # a network with several templates takes a sequence of them
 
 
+class Turn:
+    """Lets one thread in at a time; a copy is of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __reduce__(self) -> tuple:
+        return Turn, ()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *reason: object) -> None:
+        self._lock.release()
+
+
 class Engine(nn.Module):
     """Runs a network for inference; called with what the network is called with.
 
@@ -32,8 +49,9 @@ class Engine(nn.Module):
     their weights packed instead), batch norm is folded into the head's convolutions and its towers
     run side by side; what depends on the template alone is computed when the template changes (when
     its tensor is another one), and on a GPU every frame is one CUDA graph. One template is known at
-    a time: targets that take turns get right answers, but none of this. The network given stays as
-    it is and is the reference: in float32, boxes agree to 0.05 pixels.
+    a time: targets that take turns get right answers, but none of this. Threads wait for each
+    other. The network given stays as it is and is the reference: in float32, boxes agree to 0.05
+    pixels.
 
     Args:
         network: on the device to run on; it is copied.
@@ -58,6 +76,7 @@ class Engine(nn.Module):
         self.network = fuse(copy.deepcopy(network).eval(), self.dtype, pack=not compile)
         self._memories = recall.install(self.network)
         self._template: list[Tensor] = []
+        self.turn = Turn()
         self._compiled = torch.compile(self._run, dynamic=False) if compile else self._run
         self._graphed = Graphed(self._flat_run)
         self._counts: list[int] = []
@@ -66,8 +85,6 @@ class Engine(nn.Module):
     @torch.inference_mode()
     def forward(self, *inputs: Input, recorded: bool = True) -> dict[str, Tensor]:
         """What the network answers: ``score_map``, ``size_map``, ``offset_map``, ``pred_boxes``.
-
-        On a GPU the answer is overwritten by the next call.
 
         Args:
             inputs: as the network takes them.
@@ -83,7 +100,7 @@ class Engine(nn.Module):
         size = len(_flat(inputs)[0])
         if size <= self._largest:
             try:
-                with exact_convolutions(self._exact):
+                with self.turn, exact_convolutions(self._exact):
                     return self._answer(inputs, recorded)
             except RuntimeError as error:
                 if not _out_of_memory(error):
@@ -130,7 +147,10 @@ class Engine(nn.Module):
             self._template = _flat(inputs[:1])
             return outputs
         self._counts = [1 if isinstance(value, Tensor) else len(value) for value in inputs]
-        return (self._graphed if recorded else self._flat_run)(*_flat(inputs))
+        if not recorded:
+            return self._flat_run(*_flat(inputs))
+        # The next call, perhaps another thread's, overwrites what a recording answers.
+        return {name: value.clone() for name, value in self._graphed(*_flat(inputs)).items()}
 
     def _learn(self, learning: bool) -> None:
         for memory in self._memories:

@@ -68,9 +68,10 @@ class FramePath:
         template, window = cut(frame, self.box, self._template_factor, size, self.spec.context)
         side, corner = window[2], window[:2]
         centre = (self.box[:2] + self.box[2:] / 2 - corner) / side
-        self._template.copy_(template)
-        self._template_box.copy_(torch.cat((centre, self.box[2:] / side)))
-        self.engine.forget()
+        with self.engine.turn:
+            self._template.copy_(template)
+            self._template_box.copy_(torch.cat((centre, self.box[2:] / side)))
+            self.engine.forget()
 
     @torch.inference_mode()
     def step(self, frame: Tensor) -> Tensor:
@@ -92,9 +93,10 @@ class FramePath:
                 "a frame of %dx%d pixels, the first one was %dx%d; those of another size run "
                 "without CUDA graph", width, height, first_width, first_height,
             )  # fmt: skip
-        # The engine sees a template for the first time, and again after another, unrecorded.
-        recorded = own_size and self.engine.recalls(self._fixed["template"])
-        answer = (self._graphed if recorded else self._step)(frame, self.box).clone()
+        with self.engine.turn:
+            # The engine sees a template for the first time, and again after another, unrecorded.
+            recorded = own_size and self.engine.recalls(self._fixed["template"])
+            answer = (self._graphed if recorded else self._step)(frame, self.box).clone()
         self.box = answer[:4].clone()
         return answer
 

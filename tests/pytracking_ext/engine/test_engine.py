@@ -2,6 +2,8 @@
 
 import copy
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,45 @@ def test_the_network_itself_is_untouched(small, images):
     Engine(network, "bfloat16")(*images(network, 1, 1))
     assert names == [name for name, _ in network.named_modules()]
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def test_threads_that_share_an_engine_get_their_own_answers(small, images, monkeypatch):
+    network = small("two_branch_ostrack256")
+    engine = Engine(network)
+    run = engine.network.forward
+
+    def slow(*inputs):
+        time.sleep(0.002)
+        return run(*inputs)
+
+    monkeypatch.setattr(engine.network, "forward", slow)
+
+    def follow(seed: int) -> float:
+        inputs = images(network, 1, seed)
+        with torch.inference_mode():
+            expected = network(*inputs)
+            return max(difference(engine(*inputs), expected) for _ in range(20))
+
+    with ThreadPoolExecutor(3) as threads:
+        assert max(threads.map(follow, (1, 2, 3))) < 1e-5
+
+
+@torch.inference_mode()
+def test_what_a_recording_answers_is_not_overwritten_by_the_next_call(small, images, monkeypatch):
+    network = small("two_branch_ostrack256")
+    engine = Engine(network)
+    template, search = images(network, 1, 1)
+    own = {name: value.clone() for name, value in engine(template, search).items()}
+
+    def replay(*inputs):
+        for name, value in engine._flat_run(*inputs).items():
+            own[name].copy_(value)
+        return own
+
+    monkeypatch.setattr(engine, "_graphed", replay)
+    first = engine(template, search)
+    engine(template, images(network, 1, 2)[1])
+    assert difference(first, network(template, search)) < 1e-5
 
 
 @torch.inference_mode()
