@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from ltr_ext.models.network import TrackingNetwork
@@ -25,8 +26,8 @@ class Recall:
     """A function of an image that answers for the template from memory.
 
     A network calls it in the same order for every frame, so the answers are kept in that order,
-    and for each batch size in a storage that stays: a CUDA graph that reads them is valid for
-    other templates too, also after batches of another size.
+    and for each batch size and type in a storage that stays: a CUDA graph that reads them is valid
+    for other templates too, also after others of another size or type.
 
     Args:
         compute: the function; its last argument is the image, (B, C, H, W).
@@ -35,20 +36,20 @@ class Recall:
     Attributes:
         learning: compute and keep the answers instead.
         turn: number of the next call for a template in this frame.
-        answers: of those calls, by batch size.
+        answers: of those calls, by batch size and type of the image.
     """
 
     def __init__(self, compute: Callable[..., Tensor], size: int) -> None:
         self.compute, self.size = compute, size
         self.learning = False
         self.turn = 0
-        self.answers: dict[int, list[Tensor]] = {}
+        self.answers: dict[tuple[int, torch.dtype], list[Tensor]] = {}
 
     def __call__(self, *arguments: object) -> Tensor:
         image = arguments[-1]
         if image.shape[-1] != self.size:
             return self.compute(*arguments)
-        answers = self.answers.setdefault(len(image), [])
+        answers = self.answers.setdefault((len(image), image.dtype), [])
         turn, self.turn = self.turn, self.turn + 1
         if self.learning:
             answer = self.compute(*arguments)

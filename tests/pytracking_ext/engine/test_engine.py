@@ -310,6 +310,15 @@ def test_unknown_precision_suggests_the_nearest(small):
         load("default_rgb", precision="fp8")
 
 
+@torch.inference_mode()
+def test_images_of_another_type_leave_the_engine_usable(family, images):
+    network, engine = family, Engine(family)
+    template, search, *others = images(network, 1, 1)
+    with pytest.raises(RuntimeError, match="double"):
+        engine(template.double(), search.double(), *others)
+    assert difference(engine(template, search, *others), network(template, search, *others)) < 1e-5
+
+
 def test_a_precision_that_the_device_lacks_falls_back_with_one_warning(
     small, images, caplog, monkeypatch
 ):
