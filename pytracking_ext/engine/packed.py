@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -22,9 +24,20 @@ class PackedLinear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().contiguous())
+        self.packed = _packed(layer.weight.detach())
         self.bias = None if layer.bias is None else layer.bias.detach()
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens.to(self.packed.dtype)
         return torch.ops.mkldnn._linear_pointwise(tokens, self.packed, self.bias, "none", [], "")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the weights as they were: torch neither copies nor stores packed ones."""
+        return self.__dict__ | {"packed": self.packed.to_dense()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state | {"packed": _packed(state["packed"])})
+
+
+def _packed(weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())

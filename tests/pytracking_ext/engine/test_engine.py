@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -93,6 +94,30 @@ def test_packed_layers_answer_alike_for_every_family(
         assert difference(answer, expected) < 1e-5
     else:
         assert_near(network, answer, expected)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "precision",
+    [
+        "float32",
+        pytest.param("bfloat16", marks=NEEDS_BF16),
+        pytest.param("int8", marks=NEEDS_INT8),
+    ],
+)
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda engine: pickle.loads(pickle.dumps(engine))]
+)
+def test_copies_answer_alike_and_remember_apart(copied, precision, small, images, monkeypatch):
+    monkeypatch.setattr(packed, "WORTHWHILE", 32)
+    engine = Engine(small("sutrack_t224"), precision)
+    inputs, others = images(engine, 1, 1), images(engine, 1, 2)
+    expected = engine(*inputs)
+    twin = copied(engine)
+    twin(*others)
+    for own in (engine, twin):
+        assert difference(own(*inputs), expected) < 1e-5
+        assert difference(own(*others), expected) > 1e-4
 
 
 def test_what_depends_on_the_template_alone_is_computed_once(small, images):
