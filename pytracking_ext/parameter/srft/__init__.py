@@ -100,7 +100,9 @@ def in_engine(parameters: TrackerParameters, precision: str) -> TrackerParameter
         UserError: unknown precision.
     """
     network = parameters.network
-    weights = tuple((p.data_ptr(), p._version) for p in network.parameters())
+    values = (*network.parameters(), *network.buffers())
+    # Those made in inference mode do not count their changes.
+    weights = tuple((v, 0 if v.is_inference() else v._version) for v in values)
     return replace(parameters, network=_engine(network, weights, precision), precision=precision)
 
 
@@ -161,7 +163,7 @@ def _network(path: Path, modified_ns: int, device: str) -> nn.Module:
 
 @functools.lru_cache(maxsize=4)
 def _engine(network: nn.Module, weights: tuple, precision: str) -> nn.Module:
-    """Engine of a network; ``weights`` makes one whose weights have changed a new one."""
+    """Engine of a network; ``weights``, buffers too, makes one that has changed a new one."""
     from pytracking_ext.engine import Engine  # only where it is asked for
 
     return Engine(network, precision)

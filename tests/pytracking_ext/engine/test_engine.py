@@ -266,6 +266,17 @@ def test_an_engine_is_made_anew_when_the_weights_have_changed(small):
     assert in_engine(parameters, "float32").network is not first
 
 
+@torch.inference_mode()
+def test_an_engine_is_made_anew_for_another_sentence(small, images):
+    network = small("sutrack_t224")
+    parameters, inputs = TrackerParameters(network, Path("weights")), images(network, 1, 1)
+    for seed in (None, 1, 2, 3):
+        if seed is not None:
+            network.no_text = torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(seed))
+        engine = in_engine(parameters, "float32").network
+        assert difference(engine(*inputs), network(*inputs)) < 1e-5
+
+
 @pytest.mark.parametrize("layout, root", [("depthtrack", "RGBD"), ("otb", "RGB")])
 def test_float32_boxes_on_real_frames(layout, root, shared, trained):
     try:
