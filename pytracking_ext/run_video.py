@@ -43,8 +43,8 @@ def follow(
     """Tracks ``box`` (xywh in the first frame) to the end of the RGB stream.
 
     Where the auxiliary stream ends early, tracking goes on by RGB and the frames are counted.
-    Ctrl-C ends the tracking, not the program, and so does an unreadable image (``rgb.error`` says
-    which): what was tracked is kept.
+    Ctrl-C ends the tracking, not the program, and so does an unreadable image, or one that the
+    tracker refuses (``rgb.error`` says which): what was tracked is kept.
 
     Args:
         tracker: of any parameter set.
@@ -65,10 +65,14 @@ def follow(
             pairs, total=rgb.length, unit="frame", disable=None if progress else True
         ):
             info, began = {"aux": other}, time.perf_counter()
-            if answers:
-                answer = tracker.track(image, info)
-            else:
+            if not answers:
                 answer = tracker.initialize(image, info | {"init_bbox": tuple(box)})
+            else:
+                try:
+                    answer = tracker.track(image, info)
+                except UserError as error:
+                    rgb.error = error
+                    break
             seconds = time.perf_counter() - began
             found, confidence = answer["target_bbox"], answer["object_presence_score"]
             answers.append((found, confidence, seconds))

@@ -255,6 +255,20 @@ def test_an_unreadable_image_costs_its_frame_or_ends_the_track(
     assert "00000001.jpg" in capsys.readouterr().err
 
 
+def test_an_auxiliary_image_of_another_size_ends_the_track_and_keeps_it(
+    depthtrack, white_tracker, white_finder, tmp_path, capsys
+):
+    white_tracker.network = white_finder(in_channels=6)
+    bag, boxes = depthtrack / "test" / "bag", tmp_path / "boxes.txt"
+    other = bag / "depth" / "00000007.png"
+    cv2.imwrite(str(other), cv2.imread(str(other), cv2.IMREAD_UNCHANGED)[:-5])
+    words = ["track", "--rgb", bag / "color", "--aux", bag / "depth", "--init", "20,30,20,16"]
+    assert srft(*words, "--boxes", boxes) == 2
+    message = capsys.readouterr().err
+    assert "register them to the same size" in message and "the 6 frames before it" in message
+    assert len(np.loadtxt(boxes, delimiter=",")) == 6
+
+
 def test_frames_of_another_size_are_in_the_video(parameters, white_square, tmp_path):
     sequence, save = white_square(), tmp_path / "video.mp4"
     images = [sequence.frames.rgb(0), sequence.frames.rgb(1)[:-20], sequence.frames.rgb(2)]
