@@ -162,6 +162,9 @@ def track_video(
     device = arguments.device or default_device()
     tracker = SRFTTracker(load(param, arguments.checkpoint, device, arguments.precision))
     rgb, aux = open_streams(source, arguments.aux)
+    if aux and not tracker.spec.reads_aux:
+        name = tracker.spec.name
+        print(f"{name} reads the RGB images alone; {arguments.aux} is not used", file=sys.stderr)
     if arguments.boxes:
         make_folder(arguments.boxes)
     result = follow(tracker, rgb, box, aux, arguments.save)

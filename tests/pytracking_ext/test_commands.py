@@ -222,6 +222,15 @@ def test_track_two_streams(depthtrack, white_tracker, white_finder, tmp_path, ca
     assert "1 frames had no auxiliary image" in capsys.readouterr().out
 
 
+def test_a_tracker_that_reads_no_auxiliary_images_says_so(depthtrack, white_tracker, capsys):
+    bag = depthtrack / "test" / "bag"
+    words = ["track", "--rgb", bag / "color", "--init", "20,30,20,16"]
+    assert srft(*words, "--aux", bag / "depth") == 0
+    assert "reads the RGB images alone; " in capsys.readouterr().err
+    assert srft(*words) == 0
+    assert "reads the RGB" not in capsys.readouterr().err
+
+
 def test_folders_of_different_lengths_are_paired_by_number(depthtrack):
     bag = depthtrack / "test" / "bag"
     whole = list(open_streams(str(bag / "color"), str(bag / "depth"))[1])
