@@ -12,6 +12,8 @@ from ltr_ext.admin.environment import device_name
 from pytracking_ext.analysis.tables import FORMATS
 from srft_plugin.errors import UserError, some
 
+WEIGHTS = (".safetensors", ".pth", ".tar", ".pt")  # how files of weights end
+
 
 def add_commands(subparsers) -> None:
     """Mounts the sub-commands on the `srft` parser."""
@@ -166,9 +168,10 @@ def _export(arguments: argparse.Namespace) -> int:
     from pytracking_ext.parameter.srft import from_checkpoint, load
 
     source = arguments.checkpoint
-    by_name = not (source.suffix or source.exists())
-    parameters = load(str(source), device="cpu") if by_name else from_checkpoint(source)
-    beside = Path(source.name) if by_name else source.with_suffix("")
+    # A run may have a point in its name, and a folder that of a run.
+    by_path = len(source.parts) > 1 or source.suffix in WEIGHTS or source.is_file()
+    parameters = from_checkpoint(source) if by_path else load(str(source), device="cpu")
+    beside = source.with_suffix("") if by_path else source
     target = arguments.target or beside
     print(f"exported: {export(parameters, target, arguments.format)}")
     return 0

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import runpy
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from ltr_ext.models.checkpoint import BUNDLED, load_network
+from ltr_ext.run_training import NETWORK, run_dir
 from pytracking_ext.export import ExportedTracker, export, geometry
 from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint
 from pytracking_ext.tracker.srft import SRFTTracker
@@ -194,8 +196,12 @@ def test_the_example_says_that_a_video_cannot_be_read(default_file, tmp_path, mo
 
 def test_what_is_exported_may_be_the_name_of_a_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny_rgb").mkdir()
     for source, message in (
         ("tiny_depth", "config 'tiny_depth' has not left"),
+        ("tiny_rgb", "unknown tracker parameters 'tiny_rgb'"),
+        ("runs/tiny", "no network at"),
         ("default_rbg", "unknown tracker parameters 'default_rbg'; did you mean 'default_rgb'"),
         ("network.pth", "no network at"),
     ):
@@ -208,6 +214,16 @@ def test_a_name_is_exported_to_this_folder(tmp_path, monkeypatch, capsys):
     assert main(["export", "default_rgb", "--format", "torch-export"]) == 0
     assert (tmp_path / "default_rgb.pt2").is_file()
     assert "exported: default_rgb.pt2" in capsys.readouterr().out
+
+
+def test_a_run_with_a_point_in_its_name_is_exported(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    network = run_dir("slower_1.5") / NETWORK
+    network.parent.mkdir(parents=True)
+    shutil.copy(BUNDLED, network)
+    assert main(["export", "slower_1.5", "--format", "torch-export"]) == 0
+    assert "exported: slower_1.5.pt2" in capsys.readouterr().out
 
 
 def test_bad_requests(small, tmp_path, monkeypatch):
