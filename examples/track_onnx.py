@@ -22,7 +22,9 @@ def crop(image, box, factor, size):  # a square around the box, black outside of
 model, video, start, *aux = sys.argv[1:] if len(sys.argv) > 3 else sys.exit(__doc__)
 session, box, inputs = onnxruntime.InferenceSession(model), np.array(start.split(","), float), {}
 spec = json.loads(session.get_modelmeta().custom_metadata_map["srft"])
-streams = [cv2.VideoCapture(name) for name in (video, *aux)][-spec["in_channels"] // 3 :]
+streams, images = [cv2.VideoCapture(name) for name in (video, *aux)], spec["in_channels"] // 3
+streams = streams[-1:] if spec["channels"] == "auxiliary" else streams[:images]
+len(streams) == images or sys.exit(f"{model} reads {spec['channels']}: give it the auxiliary video")
 while all(stream.grab() for stream in streams) or (not inputs and sys.exit(f"no frame: {video}")):
     image = np.concatenate([stream.retrieve()[1][..., ::-1] for stream in streams], 2)
     which = "search" if inputs else "template"

@@ -194,6 +194,45 @@ def test_the_example_says_that_a_video_cannot_be_read(default_file, tmp_path, mo
         runpy.run_path(str(EXAMPLE), run_name="__main__")
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "given"),
+    [
+        ("ostrack256", {}, "RGB"),
+        ("ostrack256", {"aux_only": True}, "auxiliary"),
+        ("two_branch_ostrack256", {}, None),
+    ],
+)
+def test_the_example_reads_the_images_that_the_network_reads(
+    name, changes, given, small, tmp_path, monkeypatch, capsys, recent_torch
+):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    import cv2
+
+    rng = np.random.default_rng(0)
+    for stream in ("RGB", "auxiliary"):
+        (tmp_path / stream).mkdir()
+        for step in range(3):
+            image = rng.integers(0, 255, (60, 80, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / stream / f"{step}.png"), image)
+    parameters = TrackerParameters(small(name, depth=4, **changes), Path("weights"))
+    file = export(parameters, tmp_path / "tracker.onnx")
+
+    def printed(*streams):
+        videos = [str(tmp_path / stream / "%d.png") for stream in streams]
+        arguments = [str(EXAMPLE), str(file), videos[0], "10,20,24,12", *videos[1:]]
+        monkeypatch.setattr(sys, "argv", arguments)
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+        return capsys.readouterr().out
+
+    if given:
+        assert printed("RGB", "auxiliary") == printed(given)
+    else:
+        assert len(printed("RGB", "auxiliary").splitlines()) == 2
+        with pytest.raises(SystemExit, match="reads RGB, then auxiliary: give it"):
+            printed("RGB")
+
+
 def test_what_is_exported_may_be_the_name_of_a_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SRFT_WORKSPACE_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
