@@ -45,6 +45,7 @@ def run(folder: Path, name: str, processes: Processes) -> None:
         try:
             trainer.train()
         except KeyboardInterrupt:
+            processes.wait()  # the first one may still be writing the checkpoint
             trainer = make()
             trainer._resume(accept_changes=False)
             assert trainer.step == 5
