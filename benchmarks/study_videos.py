@@ -27,7 +27,6 @@ from pytracking_ext.study.cell import tracked_ious
 from pytracking_ext.study.data import StudyData
 from pytracking_ext.study.plan import BUDGETS
 from pytracking_ext.study.statistics import estimate
-from srft_plugin.errors import UserError
 
 REFERENCE = "srft"
 
@@ -38,7 +37,7 @@ def networks(folder: Path) -> dict[str, list[Path]]:
     for file in sorted(folder.glob(f"*/seed*/{NETWORK}")):
         found[file.parts[-3]].append(file)
     if REFERENCE not in found:
-        raise UserError(f"{folder} holds no {REFERENCE}/seed*/{NETWORK}; give a study's --out")
+        raise SystemExit(f"{folder} holds no {REFERENCE}/seed*/{NETWORK}; give a study's --out")
     return dict(found)
 
 
