@@ -142,12 +142,8 @@ class SRFT(optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its parameters must be known to the bound prior, where there is one."""
         self.inner.add_param_group(param_group)
-        ranks = self._prior_ranks()
         # Ranks of a loaded state may be others than those of the bound prior.
-        self._operations = [
-            Operation(members, next((ranks[p] for p in members if p in ranks), rank))
-            for members, rank in ((o.parameters, o.prior_rank) for o in self._group_parameters())
-        ]
+        self._operations = _ranked(self._group_parameters(), self._prior_ranks())
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, as the wrapped optimizer does."""
@@ -225,8 +221,7 @@ class SRFT(optim.Optimizer):
             setattr(self, key, own[key])
         self._steps = own["steps"]
         ranks = dict(zip(parameters, own["prior_ranks"], strict=True))
-        self._operations = [Operation(operation.parameters, ranks[operation.parameters[0]])
-                            for operation in self._operations]  # fmt: skip
+        self._operations = _ranked(self._operations, ranks)
 
     def _parameters(self) -> Iterator[Parameter]:
         return (p for group in self.param_groups for p in group["params"])
@@ -276,3 +271,11 @@ class SRFT(optim.Optimizer):
 
 
 _SAVED = ("total_steps", "kappa", "max_sensitivity", "mode", "ranking")
+
+
+def _ranked(operations: list[Operation], ranks: dict[Parameter, float]) -> list[Operation]:
+    """The operations with the prior ranks in ``ranks``; those that it does not know keep theirs."""
+    return [
+        Operation(o.parameters, next((ranks[p] for p in o.parameters if p in ranks), o.prior_rank))
+        for o in operations
+    ]

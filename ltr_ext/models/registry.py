@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from srft_plugin.errors import UserError, unknown
 
@@ -37,9 +37,7 @@ _DROPTRACK384 = replace(_OSTRACK384, name="droptrack384", temporal=True, **_TUNE
 _SINGLE = (_TINY, _SMALL, _OSTRACK256, _OSTRACK384, _DROPTRACK384)
 
 _PEER = {"template_size": 128, "search_size": 256, **_TUNED}
-_DROPTRACK_PEER = {
-    "template_size": 192, "search_size": 384, "search_factor": 5.0, "temporal": True, **_TUNED,
-}  # fmt: skip
+_DROPTRACK_PEER = asdict(_DROPTRACK384) | {"in_channels": 6}
 
 # width, depth of the two convolutional stages, depth of the main stage
 _ITPN = {"t": (384, 1, 12), "s": (384, 2, 20), "b": (512, 3, 24), "l": (768, 2, 40)}
@@ -89,7 +87,7 @@ _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
         (
             ViPTSpec(name="vipt256", **_PEER),
             ViPTSpec(name="vipt256_shallow", prompts=1, **_PEER),
-            ViPTSpec(name="vipt_droptrack384", **_DROPTRACK_PEER),
+            ViPTSpec(**_DROPTRACK_PEER | {"name": "vipt_droptrack384"}),
             ViPTSpec(name="vipt_tiny", prompts=4, **_BUNDLED),
         ),
     ),
@@ -97,7 +95,7 @@ _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
         SDSTrack,
         (
             SDSTrackSpec(name="sdstrack256", **_PEER),
-            SDSTrackSpec(name="sdstrack_droptrack384", **_DROPTRACK_PEER),
+            SDSTrackSpec(**_DROPTRACK_PEER | {"name": "sdstrack_droptrack384"}),
             SDSTrackSpec(name="sdstrack_tiny", cross_at=(1, 3), **_BUNDLED),
         ),
     ),
@@ -105,7 +103,7 @@ _NETWORKS: tuple[tuple[type[TrackingNetwork], Iterable[NetworkSpec]], ...] = (
         UnTrack,
         (
             UnTrackSpec(name="untrack256", **_PEER),
-            UnTrackSpec(name="untrack_droptrack384", **_DROPTRACK_PEER),
+            UnTrackSpec(**_DROPTRACK_PEER | {"name": "untrack_droptrack384"}),
             UnTrackSpec(name="untrack_tiny", **_BUNDLED),
         ),
     ),
