@@ -1,12 +1,13 @@
 """The trackers of a finished study on more test videos: does a difference rest on a few of them?
 
-    python benchmarks/study_videos.py FOLDER [--videos 40] [--modality depth] [--json FILE]
+    python benchmarks/study_videos.py FOLDER [--base FILE] [--videos 40] [--modality depth] \
+        [--json FILE]
 
-FOLDER is that of `srft study run`, with its trained networks. The videos continue the study's test
-videos by the same generator and settings. Prints, per cent, the mean IoU with both cameras (target)
-and by RGB; in brackets the difference to SRFT: half its 95 % intervals over videos (of the means
-over seeds) and over seeds (of the means over videos), and on how many videos it is above 0. What
-was measured is kept in FILE, and read from there the next time.
+FOLDER is that of `srft study run`, with its trained networks; `--base` as there. The videos
+continue the study's test videos by the same generator and settings. Prints, per cent, the mean IoU
+with both cameras (target) and by RGB; in brackets the difference to SRFT: half its 95 % intervals
+over videos (of the means over seeds) and over seeds (of the means over videos), and on how many
+videos it is above 0. What was measured is kept in FILE, and read from there the next time.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ltr_ext.models.checkpoint import BUNDLED
+from ltr_ext.models.checkpoint import BUNDLED, load_network
 from ltr_ext.trainers.trainer import NETWORK
 from pytracking_ext.parameter.srft import from_checkpoint
-from pytracking_ext.study.cell import tracked_ious
+from pytracking_ext.study.cell import ORIGIN, tracked_ious
 from pytracking_ext.study.data import StudyData
 from pytracking_ext.study.plan import BUDGETS
 from pytracking_ext.study.statistics import estimate
+from srft_plugin.prior.estimate import weights_sha256
 
 REFERENCE = "srft"
 
@@ -50,7 +52,11 @@ def measured(file: Path, data: StudyData, known: int) -> dict[str, list[float]]:
 
 def measure_all(folder: Path, modality: str, base: Path, videos: int) -> dict[str, list]:
     """``measured`` of the base tracker and of every network, by variant."""
-    files = {"rgb": [base]} | networks(folder / modality)
+    trained = networks(folder / modality)
+    origin = json.loads((trained[REFERENCE][0].parent / ORIGIN).read_text())
+    if origin["base_sha256"] != weights_sha256(load_network(base)):
+        raise SystemExit(f"{folder} began from another tracker than {base}; name its own by --base")
+    files = {"rgb": [base]} | trained
     known = BUDGETS["small"].test_sequences
     with tempfile.TemporaryDirectory() as made:
         data = StudyData(Path(made), modality)
