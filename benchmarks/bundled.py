@@ -59,6 +59,9 @@ def main() -> None:
         "24 of 60, good light, no distractors": generated(
             24, 400, 60, dark=0.0, distractors=(0, 0)
         ),
+        "the same; limbs, perspective, absences": generated(
+            24, 400, 60, dark=0.0, distractors=(0, 0), leave=0.5, limbs=(1, 3), tilt=0.25
+        ),
     }
     for kind, root in (("otb", arguments.otb), ("depthtrack", arguments.rgbd)):
         if root:

@@ -8,13 +8,13 @@ import math
 import pkgutil
 import re
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 from srft_plugin.errors import UserError, unknown
 from srft_plugin.schedule import sensitivity_weights
 from srft_plugin.tuning.regularizer import read_options
 from srft_plugin.tuning.trainable import TRAINABLE_SETS
-from srft_plugin.values import read_value
+from srft_plugin.values import read_assignments
 
 
 @dataclass(frozen=True)
@@ -183,16 +183,7 @@ class Recipe:
         Raises:
             UserError: an unknown key (the nearest is suggested) or a value of another type.
         """
-        hints = get_type_hints(Recipe)
-        changes = {}
-        for assignment in assignments:
-            key, equals, text = assignment.partition("=")
-            if not equals:
-                raise UserError(f"override {assignment!r}: expected key=value")
-            if key not in hints:
-                raise unknown("setting", key, hints)
-            changes[key] = read_value(key, text, hints[key])
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(self, **read_assignments(assignments, Recipe))
 
     def run(self, settings: Any) -> None:
         """Entry point of pytracking's ``run_training.py``: trains, or resumes, this recipe."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -33,3 +34,20 @@ def read_value(name: str, text: str, hint: Any) -> Any:
         return kind(text)
     except (TypeError, ValueError) as error:
         raise UserError(f"{name}={text}: expected {getattr(kind, '__name__', kind)}") from error
+
+
+def read_assignments(assignments: Iterable[str], settings: type) -> dict[str, Any]:
+    """What ``key=value`` texts say of the fields of the dataclass ``settings``.
+
+    Raises:
+        UserError: an unknown key (the nearest is suggested) or a value of another type.
+    """
+    hints, values = get_type_hints(settings), {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"override {assignment!r}: expected key=value")
+        if key not in hints:
+            raise unknown("setting", key, hints)
+        values[key] = read_value(key, text, hints[key])
+    return values

@@ -43,7 +43,9 @@ def write(name: str, picture: np.ndarray) -> None:
 
 def main() -> None:
     options = replace(RGBX_OPTIONS, failure=0.0)
+    lively = replace(options, limbs=(2, 3), tilt=0.3, dark=0.0)
     moments = [(visible_scene((7, seed), options), 25) for seed in (1, 2)]
+    moments.append((visible_scene((7, 16), lively), 25))
     rows = []
     for scene, t in moments:
         aux = [represent(scene.aux(t, modality), modality) for modality in MODALITIES]

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
 from ltr_ext.data.events import DEFAULT_FORM, EVENT_FORMS
 from srft_plugin.errors import UserError
+from srft_plugin.values import read_assignments
 
 from .coco import CocoObjects
 from .kinds import KINDS
+from .synthetic import SceneOptions
 from .synthetic.writing import FILES
+
+FLAGS = {"length": "--length", "texture_seed": "--split"}  # options that have one of their own
 
 
 def add_commands(subparsers) -> None:
@@ -59,6 +64,12 @@ def add_commands(subparsers) -> None:
     generate.add_argument("--sequences", type=int, default=40, help="how many (default 40)")
     generate.add_argument("--length", type=int, default=60, help="frames of each (default 60)")
     generate.add_argument("--seed", type=int, default=0, help="of the scenes (default 0)")
+    generate.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="what the scenes contain, such as leave=0.5 limbs=1,3 tilt=0.25 (SceneOptions)",
+    )
     generate.set_defaults(run=run_generate)
 
 
@@ -107,8 +118,12 @@ def run_events(arguments: argparse.Namespace) -> int:
 
 def run_generate(arguments: argparse.Namespace) -> int:
     """Write one part of a generated data set, as a public one lies on disk."""
-    from .generate import generate
+    from .generate import generate, scene_options
 
+    changes = read_assignments(arguments.overrides, SceneOptions)
+    for name, flag in FLAGS.items():
+        if name in changes:
+            raise UserError(f"{name}={changes[name]}: expected {flag} instead, which decides it")
     folder = generate(
         arguments.name,
         arguments.root,
@@ -116,6 +131,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
         arguments.sequences,
         arguments.length,
         arguments.seed,
+        dataclasses.replace(scene_options(arguments.name), **changes),
     )
     print(f"{arguments.sequences} sequences: {folder}")
     return 0

@@ -16,6 +16,11 @@ from .training_sets import RGBD_OPTIONS, RGBX_OPTIONS
 PARTS = {"train": 1, "test": 2}  # part to its bank of textures: no test texture is seen in training
 
 
+def scene_options(kind: str) -> SceneOptions:
+    """What the scenes contain that recipes of the modality of ``kind`` train on."""
+    return RGBD_OPTIONS if KINDS[kind].layout.modality == "depth" else RGBX_OPTIONS
+
+
 def generate(
     kind: str,
     root: Path,
@@ -34,7 +39,7 @@ def generate(
         part: ``train`` or ``test``.
         count, length: videos, and frames of each.
         seed: other seeds give other videos.
-        options: what the scenes contain; by default what the recipes of the modality train on.
+        options: what the scenes contain; by default ``scene_options(kind)``.
         event_form: key of ``EVENT_FORMS``, for event images.
 
     Returns:
@@ -49,9 +54,7 @@ def generate(
             "seed from 0 on"
         )
     split = find_split(kind, part)
-    modality = KINDS[kind].layout.modality
-    options = options or (RGBD_OPTIONS if modality == "depth" else RGBX_OPTIONS)
-    options = replace(options, length=length, texture_seed=PARTS[part])
+    options = replace(options or scene_options(kind), length=length, texture_seed=PARTS[part])
     scenes = {
         f"{part}{i:03d}": visible_scene((PARTS[part], seed, i), options) for i in range(count)
     }

@@ -1,5 +1,6 @@
 """Values as users type them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srft_plugin.errors import UserError
-from srft_plugin.values import read_value
+from srft_plugin.values import read_assignments, read_value
 
 KINDS = [
     (int, "7", 7),
@@ -48,3 +49,16 @@ def test_another_text_is_an_error(hint, text, message):
 @given(st.lists(st.floats(allow_nan=False), min_size=1))
 def test_numbers_come_back(numbers):
     assert read_value("x", ",".join(map(repr, numbers)), tuple[float, ...]) == tuple(numbers)
+
+
+def test_assignments_are_read_by_the_fields_of_a_dataclass():
+    @dataclass
+    class Settings:
+        rate: float
+        sizes: tuple[int, ...] = ()
+
+    assert read_assignments(["sizes=1,2", "rate=3"], Settings) == {"rate": 3.0, "sizes": (1, 2)}
+    assert read_assignments([], Settings) == {}
+    for text, message in (("rate", "expected key=value"), ("size=1", "did you mean 'sizes'")):
+        with pytest.raises(UserError, match=message):
+            read_assignments([text], Settings)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ltr_ext.data.events import Events
 
+from .objects import warp
 from .textures import TEXTURE_SIZE
 
 if TYPE_CHECKING:
@@ -36,14 +37,14 @@ class ThermalCamera:
     def __init__(self, rng: np.random.Generator, scene: Scene):
         height, width = scene.options.height, scene.options.width
         self.background = rng.uniform(0.5, 2.0) * _smooth(rng, 6, (width + 96, height + 96))
-        self.heat = {}  # of each object: (S, S) kelvin, 0 is the mean of the background
+        self.heat = {}  # of each object and limb: (S, S) kelvin, 0 is the mean of the background
         for item in scene.objects:
             warmth = rng.choice((-1, 1)) * rng.uniform(1.5, 7.0)
             crossover = rng.random() < CROSSOVER
             if crossover and item is scene.target:
                 warmth *= 0.05
             pattern = rng.uniform(0.2, 0.8) * _smooth(rng, 4, (TEXTURE_SIZE, TEXTURE_SIZE))
-            self.heat[item] = pattern + np.float32(warmth)
+            self.heat |= dict.fromkeys(item.parts, pattern + np.float32(warmth))
         self.columns = 0.1 * rng.standard_normal(width, dtype=np.float32)  # kelvin
         self.noise = rng.uniform(0.05, 0.25)  # kelvin
         self.blur = rng.uniform(0.8, 1.6)  # pixels
@@ -54,7 +55,7 @@ class ThermalCamera:
         kelvin = scene.background_window(self.background, t).copy()
         for item, window, transform, alpha in scene.layers(t):
             shape, heat = alpha.shape[::-1], self.heat[item]
-            warmth = cv2.warpAffine(heat, transform, shape, borderMode=cv2.BORDER_REPLICATE)
+            warmth = warp(heat, transform, shape)
             kelvin[window] += (warmth - kelvin[window]) * (alpha * np.float32(1 / 255))
         kelvin = cv2.GaussianBlur(kelvin, (0, 0), self.blur) + self.columns
         kelvin += scene.noise_window(t, 2)[..., 0] * np.float32(self.noise / 32)

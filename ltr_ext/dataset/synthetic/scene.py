@@ -14,15 +14,34 @@ import cv2
 import numpy as np
 
 from ltr_ext.data.events import DEFAULT_FORM, Events, render_events
+from srft_plugin.errors import UserError
 
 from .cameras import FRAME_TIME, EventCamera, ThermalCamera
-from .objects import Crossing, SceneObject, Wave, draw_skin, recolour, silhouette
-from .textures import TEXTURE_SIZE, noise_tile, texture_bank
+from .objects import (
+    Crossing,
+    Leaving,
+    Limb,
+    SceneObject,
+    Wave,
+    draw_skin,
+    recolour,
+    silhouette,
+    warp,
+)
+from .textures import noise_tile, texture_bank
 
 MINIMUM_VISIBLE = 0.15  # below this visible share of its area the target counts as absent
 _CORNERS = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
 # Where the interior of an object is probed for visibility, in object coordinates [-1, 1]^2.
 _PROBES = np.stack(np.meshgrid(*[np.linspace(-0.95, 0.95, 12)] * 2), -1).reshape(-1, 2)
+
+LIMITS = {  # least and largest value of an option, or of both its ends
+    **dict.fromkeys(("look_alike", "dark", "fast", "failure", "leave"), (0, 1)),
+    **dict.fromkeys(("distractors", "occluders", "limbs"), (0, 20)),
+    **dict.fromkeys(("width", "height"), (64, 1000)),
+    "target_size": (4, 500),
+    "tilt": (0, 0.3),
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +58,18 @@ class SceneOptions:
     dark: float = 0.15  # share of scenes in which the light collapses for a while
     fast: float = 0.0  # share of scenes whose target moves four times as fast
     failure: float = 0.0  # share of scenes in which one of the two cameras is blind for a while
+    leave: float = 0.0  # share of scenes whose target is out of sight for a while
+    limbs: tuple[int, int] = (0, 0)  # of each object: parts that swing on hinges
+    tilt: float = 0.0  # perspective: how much farther away one side of an object may be (share)
     texture_seed: int = 1  # training and test scenes use different banks
+
+    def __post_init__(self):
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name)
+            ends = value if isinstance(value, tuple) else (value, value)
+            if not (len(ends) == 2 and low <= ends[0] <= ends[1] <= high):
+                wanted = "two, the smaller first," if isinstance(value, tuple) else "a number"
+                raise UserError(f"{name} is {value}; expected {wanted} from {low} to {high}")
 
 
 def visible_scene(seed: tuple[int, ...], options: SceneOptions | None = None) -> Scene:
@@ -82,11 +112,18 @@ class Scene:
             start = rare.uniform(0.25, 0.6) * options.length
             camera = ("rgb", "aux")[rare.integers(2)]
             self._failure = (camera, start, start + rare.uniform(0.15, 0.35) * options.length)
+        self._path = path
+        if rare.random() < options.leave:
+            start = rare.uniform(0.25, 0.5) * options.length
+            end = start + rare.uniform(0.2, 0.4) * options.length
+            away = rare.choice((-1, 1)) * frame * rare.permutation((0, 1))
+            path = Leaving(path, start, end, away)
         depth = rng.uniform(1500, 3000)
         size = rng.uniform(*options.target_size) * np.exp(rng.normal(0, 0.25, 2))
         skin = recolour(rng, draw_skin(rng, bank))
         self.target = SceneObject(rng, skin, silhouette(rng), path, size, depth)
-        self.objects = [self.target]
+        self._complete(self.target, 0)
+        self.objects = [self.target]  # and what surrounds it, each with its limbs
         for kind, (low, high) in (
             ("distractor", options.distractors),
             ("occluder", options.occluders),
@@ -107,10 +144,20 @@ class Scene:
         clear = 0.6 * (size.max() + self.target.size(0).max())
         for _ in range(20):  # until the first frame shows the target
             meeting = rng.uniform(0.15, 0.95) * self.options.length
-            path = Crossing(rng, self.target.centre, meeting, self.options.width)
-            if np.linalg.norm(path(0) - self.target.centre(0)) > clear:
+            path = Crossing(rng, self._path, meeting, self.options.width)
+            if np.linalg.norm(path(0) - self._path(0)) > clear:
                 break
-        return SceneObject(rng, skin, outline, path, size, depth * ratio)
+        item = SceneObject(rng, skin, outline, path, size, depth * ratio)
+        self._complete(item, 0 if look_alike else len(self.objects))
+        return item
+
+    def _complete(self, item: SceneObject, kind: int) -> None:
+        """Gives an object its perspective and its limbs, the same to all of a kind."""
+        rng = self.generator(7, kind)
+        if self.options.tilt:
+            item.slant = Wave(rng, np.zeros(2), rng.uniform(0, self.options.tilt), (0.01, 0.06))
+        low, high = self.options.limbs
+        item.parts += [Limb(rng, item) for _ in range(rng.integers(low, high + 1))]
 
     def _make_background(self, rng: np.random.Generator, bank: np.ndarray) -> np.ndarray:
         size = (self.options.width + 96, self.options.height + 96)
@@ -141,7 +188,8 @@ class Scene:
         than ``MINIMUM_VISIBLE`` of its area can be seen.
         """
         border = np.array([self.options.width, self.options.height])
-        outline = np.clip(item.to_frame(item.outline, t), 0, border)
+        outlines = [part.to_frame(part.outline, t) for part in item.parts]
+        outline = np.clip(np.concatenate(outlines, 1), 0, border)
         low, high = outline.min(1), outline.max(1)
         whole, _, seen = self._areas(item, t)
         boxes = np.concatenate([low, high - low], axis=1)
@@ -151,14 +199,18 @@ class Scene:
     def _areas(self, item: SceneObject, t: np.ndarray) -> tuple[np.ndarray, ...]:
         """(len(t),) probed areas of an object: all, inside the image, and not hidden there."""
         border = np.array([self.options.width, self.options.height])
-        probes = item.to_frame(_PROBES, t)
-        whole = item.covers(probes, t)
+        probes = [part.to_frame(_PROBES, t) for part in item.parts]
+        whole = np.concatenate(
+            [part.covers(own, t) for part, own in zip(item.parts, probes, strict=True)], 1
+        )
+        probes = np.concatenate(probes, 1)
         inside = whole & ((probes >= 0) & (probes < border)).all(-1)
         seen = inside.copy()
         for other in self.objects:
             if other is not item:
                 nearer = other.depth(t) < item.depth(t)
-                seen &= ~(other.covers(probes, t) & nearer[:, None])
+                for part in other.parts:
+                    seen &= ~(part.covers(probes, t) & nearer[:, None])
         return whole.sum(1), inside.sum(1), seen.sum(1)
 
     @cached_property
@@ -209,7 +261,7 @@ class Scene:
         image = self.background_window(self._background, t).copy()
         for item, window, transform, alpha in self.layers(t):
             shape = alpha.shape[::-1]
-            skin = cv2.warpAffine(item.skin, transform, shape, borderMode=cv2.BORDER_REPLICATE)
+            skin = warp(item.skin, transform, shape)
             weight = np.repeat(alpha[..., None], 3, axis=2)
             image[window] = cv2.add(
                 cv2.multiply(skin, weight, scale=1 / 255),
@@ -237,8 +289,13 @@ class Scene:
             return np.zeros((height, width), np.uint16)
         slope = np.linspace(1.1, 0.9, height, dtype=np.float32)[:, None]
         depth = np.repeat(np.float32(self._background_depth) * slope, width, axis=1)
-        for item, window, _, alpha in self.layers(t):
-            depth[window][alpha > 127] = item.depth(t)
+        for item, window, transform, alpha in self.layers(t):
+            distance = item.depth(t)
+            if item.slant is not None:
+                shape = alpha.shape[::-1]
+                surface = warp(item.surface(t), transform, shape)
+                distance = surface[alpha > 127]
+            depth[window][alpha > 127] = distance
         noise = self.noise_window(t, 1)[..., 0] / np.float32(32)
         measured = np.round((depth + noise * 2e-6 * depth**2) / 8) * 8
         around = np.ones((3, 3), np.uint8)
@@ -286,19 +343,18 @@ class Scene:
         return background[top : top + self.options.height, left : left + self.options.width]
 
     def layers(self, t: int):
-        """Objects from far to near: (object, window in the frame, sprite transform, alpha)."""
+        """Parts from far to near: (object, window in the frame, sprite transform, alpha)."""
         border = np.array([self.options.width, self.options.height])
-        for item in sorted(self.objects, key=lambda o: -float(o.depth(t))):
+        parts = (part for item in self.objects for part in item.parts)
+        for item in sorted(parts, key=lambda part: -float(part.depth(t))):
             corners = item.to_frame(_CORNERS, t)
             low = np.maximum(np.floor(corners.min(0)), 0).astype(int)
             high = np.minimum(np.ceil(corners.max(0)) + 1, border).astype(int)
             if (high <= low).any():
                 continue
-            linear = item.linear(t) * 2 / (TEXTURE_SIZE - 1)
-            offset = item.centre(t) - item.linear(t).sum(1) - low
-            transform = np.concatenate([linear, offset[:, None]], axis=1)
+            transform = item.transform(t, low)
             size = (int(high[0] - low[0]), int(high[1] - low[1]))
-            alpha = cv2.warpAffine(item.mask, transform, size)
+            alpha = warp(item.mask, transform, size, cv2.BORDER_CONSTANT)
             yield item, np.s_[low[1] : high[1], low[0] : high[0]], transform, alpha
 
     def noise_window(self, t: int, stream: int) -> np.ndarray:

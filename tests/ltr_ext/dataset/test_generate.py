@@ -31,3 +31,21 @@ def test_a_layout_that_cannot_be_generated(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["data", "generate", "lahser", str(tmp_path)])
     assert "did you mean 'lasher'" in capsys.readouterr().err
+
+
+def test_options_say_what_the_scenes_contain(tmp_path, capsys):
+    command = ["data", "generate", "depthtrack", str(tmp_path / "new"), "--sequences", "1"]
+    assert main([*command, "--length", "40", "leave=1", "limbs=1,2", "tilt=0.2"]) == 0
+    (sequence,) = open_dataset("depthtrack", tmp_path / "new", "train")
+    assert 3 < (~sequence.visible).sum() < 30
+    capsys.readouterr()
+    for option, message in (
+        ("length=9", "length=9: expected --length instead"),
+        ("leaves=1", "did you mean 'leave'"),
+        ("leave=2", "leave is 2.0; expected a number from 0 to 1"),
+        ("limbs", "'limbs': expected key=value"),
+    ):
+        other = ["data", "generate", "depthtrack", str(tmp_path / "other"), option]
+        assert main(other) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
