@@ -7,6 +7,7 @@ the files by itself and takes none of them for granted.
 from __future__ import annotations
 
 import configparser
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -15,8 +16,15 @@ from pathlib import Path
 from srft_plugin.errors import UserError, some
 
 from .results import is_done
-from .sequences import AUXILIARY, ground_truth_lines, unmarked_absences
-from .workspace import BENCHMARKS, Workspace, open_workspace, read_config, results_folder
+from .sequences import AUXILIARY, check_anchors, ground_truth_lines, unmarked_absences
+from .workspace import (
+    BENCHMARKS,
+    MULTISTART,
+    Workspace,
+    open_workspace,
+    read_config,
+    results_folder,
+)
 
 STACKS = {  # of the toolkit, and the benchmark whose workspace replaces them
     "votrgbd2019": "cdtb",
@@ -45,8 +53,10 @@ def diagnose(directory: str | Path) -> list[str]:
     sequences = directory / config.get("sequences", "sequences")
     names, problems = _listed(sequences)
     findings += problems
+    replaced = STACKS.get(stack)
+    anchors = BENCHMARKS[replaced].multistart if replaced else stack == MULTISTART.stack
     for name in names:
-        findings += [f"{name}: {problem}" for problem in _sequence(sequences / name)]
+        findings += [f"{name}: {problem}" for problem in _sequence(sequences / name, anchors)]
     if not findings:
         findings += _results(open_workspace(directory))
     return findings
@@ -114,6 +124,8 @@ def _trackers(directory: Path) -> Iterator[str]:
         yield f"{path} has no tracker; `srft vot init` adds one"
     for name, settings in sections.items():
         where = f"trackers.ini, {name}"
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            yield f"{where}: the toolkit takes letters, digits, - and _ in a tracker's name alone"
         for key, value in settings.items():
             if " #" in value or " ;" in value:
                 yield f"{where}: {key} ends in a comment, which becomes part of its value"
@@ -123,8 +135,13 @@ def _trackers(directory: Path) -> Iterator[str]:
                 yield f"{where}: {key} is ignored by newer toolkits; use env_{key[4:].upper()}"
             if key == "env_pythonpath":
                 yield f"{where}: the toolkit overwrites PYTHONPATH; put the folders into `paths`"
-            if key == "env_srft_checkpoint" and not Path(value).is_file():
-                yield f"{where}: checkpoint {value} does not exist (it must be an absolute path)"
+            if key == "env_srft_checkpoint" and not (
+                Path(value).is_absolute() and Path(value).is_file()
+            ):
+                yield (
+                    f"{where}: checkpoint {value} does not exist for the tracker, which runs in a "
+                    "folder of its own: give an absolute path"
+                )
         try:
             least = int(settings.get("timeout", "30"))
         except ValueError:
@@ -134,8 +151,14 @@ def _trackers(directory: Path) -> Iterator[str]:
         python = settings.get("python", sys.executable).strip("'\"")
         if "/" in python and not Path(python).exists():
             yield f"{where}: interpreter {python} does not exist"
-        if settings.get("protocol") == "python":
+        protocol, command = settings.get("protocol"), settings.get("command", "").split()
+        if protocol == "python":
             yield f"{where}: protocol python hands over depth as 8-bit colour; use traxpython"
+        elif protocol == "traxpython" and len(command) > 1 and "python" in Path(command[0]).name:
+            yield (
+                f"{where}: protocol traxpython starts Python itself; name the module alone in "
+                "`command`, and its folder in `paths`, or use protocol trax"
+            )
 
 
 def _listed(sequences: Path) -> tuple[list[str], list[str]]:
@@ -159,7 +182,7 @@ def _listed(sequences: Path) -> tuple[list[str], list[str]]:
     return [name for name in names if name not in missing], problems
 
 
-def _sequence(folder: Path) -> Iterator[str]:
+def _sequence(folder: Path, anchors: bool) -> Iterator[str]:
     path = folder / "sequence"
     if not path.is_file():
         yield "no `sequence` file, so the toolkit looks for images in the folder itself"
@@ -187,10 +210,11 @@ def _sequence(folder: Path) -> Iterator[str]:
     if len(set(frames.values())) > 1:
         counts = ", ".join(f"{count} {channel}" for channel, count in frames.items())
         yield f"{counts} frames; SRFT tracks frames without depth by RGB, other trackers may fail"
-    yield from _annotation(folder, int(length) if length.isdigit() else frames.get("color", 0))
+    count = int(length) if length.isdigit() else frames.get("color", 0)
+    yield from _annotation(folder, count, anchors)
 
 
-def _annotation(folder: Path, length: int) -> Iterator[str]:
+def _annotation(folder: Path, length: int, anchors: bool) -> Iterator[str]:
     others = sorted(path.name for path in folder.glob("groundtruth_*.txt"))
     if others:
         yield f"{others[0]} makes the toolkit ignore groundtruth.txt; remove it from the workspace"
@@ -205,12 +229,22 @@ def _annotation(folder: Path, length: int) -> Iterator[str]:
         lines.pop()
     if any("\t" in line for line in lines) or any(not line.strip() for line in lines):
         yield "groundtruth.txt has tabs or blank lines, on which the toolkit fails"
+    elif any(line.strip().lower() == "nan" for line in lines):
+        yield "absent frames are a single `nan`, on which the toolkit fails; write nan four times"
     elif unmarked_absences(path):
         yield "absent frames written as boxes without area count as visible; write nan,nan,nan,nan"
     if len(repaired) > length:
         yield f"{len(repaired)} boxes for {length} frames; the analysis fails"
     elif len(repaired) < length:
         yield f"{len(repaired)} boxes for {length} frames; the rest counts as absent"
+    if anchors:
+        try:
+            given = check_anchors(folder, repaired, length)
+        except UserError as error:
+            yield str(error)
+        else:
+            if given < length:
+                yield f"anchor.value has {given} values for {length} frames; the rest starts no run"
 
 
 def _results(workspace: Workspace) -> Iterator[str]:

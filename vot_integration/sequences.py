@@ -91,7 +91,7 @@ def link_sequence(source: Path, target: Path, anchors: bool) -> tuple[str, list[
             f"{length - len(lines)} frames as absent"
         )
     if anchors:
-        _check_anchors(source, lines, length)
+        check_anchors(source, lines, length)
     elif lines[0].startswith("nan"):
         raise UserError(
             f"{source}: the target is absent in the first frame, where the tracker must start"
@@ -183,7 +183,17 @@ def _channel(folder: Path) -> tuple[str, int]:
     return f"{folder.name}/%08d{suffix}", sum(name.endswith(suffix) for name in names)
 
 
-def _check_anchors(source: Path, lines: list[str], length: int) -> None:
+def check_anchors(source: Path, lines: list[str], length: int) -> int:
+    """Number of values in the ``anchor.value`` of a sequence.
+
+    Args:
+        source: folder of the sequence.
+        lines: of its ground truth, see ``ground_truth_lines``.
+        length: number of frames.
+
+    Raises:
+        UserError: there is none, or the tracker cannot start where it says.
+    """
     path = source / "anchor.value"
     if not path.is_file():
         raise UserError(
@@ -203,6 +213,7 @@ def _check_anchors(source: Path, lines: list[str], length: int) -> None:
     ]
     if hidden:
         raise UserError(f"{path}: frame {hidden[0] + 1} is an anchor, but its box is absent")
+    return len(anchors)
 
 
 def _write(path: Path, text: str) -> None:

@@ -46,6 +46,8 @@ TRAPS = [
     (replace(INI, "python = /", "python = /nowhere/"), "interpreter /nowhere/"),
     (replace(INI, "DEVICE = cpu", "DEVICE = cpu\nenv_SRFT_CHECKPOINT = x.pth"), "checkpoint x.pth"),
     (replace(INI, "traxpython", "python"), "8-bit colour"),
+    (replace(INI, "command = ", "command = python "), "starts Python itself"),
+    (replace(INI, "[blob]", "[blob.2]"), "blob.2: the toolkit takes letters"),
     (remove(LIST), "would download its own data set"),
     (replace(LIST, "a\n", "a\r\n"), "Windows line ends"),
     (replace(LIST, "c\n", "c\n\n"), "no blank line"),
@@ -61,6 +63,7 @@ TRAPS = [
     (replace(SEQUENCE, "length=20\n", ""), "found length=(none), expected the number"),
     (replace(TRUTH, ",", "\t"), "tabs or blank lines"),
     (replace(TRUTH, "nan,nan,nan,nan", "0,0,0,0"), "count as visible"),
+    (replace(TRUTH, "nan,nan,nan,nan", "nan"), "write nan four times"),
     (replace(TRUTH, "nan,nan,nan,nan", "absent"), "found 'absent'"),
     (replace(TRUTH, "nan,nan,nan,nan\n", ""), "19 boxes for 20 frames"),
     (replace(TRUTH, "nan,nan,nan,nan\n", "1,2,3,4\n1,2,3,4\n"), "21 boxes for 20 frames"),
@@ -73,6 +76,37 @@ def test_traps_are_found(make_workspace, trap, finding):
     assert diagnose(workspace.directory) == []
     trap(workspace.directory)
     assert any(finding in line for line in diagnose(workspace.directory))
+
+
+def test_a_checkpoint_that_only_this_folder_has(make_workspace, tmp_path, monkeypatch):
+    """The toolkit starts a tracker in a temporary folder."""
+    workspace = make_workspace()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.pth").touch()
+    replace(INI, "DEVICE = cpu", "DEVICE = cpu\nenv_SRFT_CHECKPOINT = x.pth")(workspace.directory)
+    (finding,) = diagnose(workspace.directory)
+    assert "give an absolute path" in finding
+
+
+@pytest.mark.parametrize(
+    ("values", "finding"),
+    [
+        ([], "is empty"),
+        ([0] * 20, "names no anchor"),
+        ([1] + [0] * 20, "has 21 values, the sequence has 20 frames"),
+        ([1] + [0] * 18, "19 values for 20 frames"),
+        ([1] + [0] * 9 + [1] + [0] * 9, "frame 11 is an anchor, but its box is absent"),
+    ],
+)
+@pytest.mark.parametrize("stack", ["rgbd_multistart.yaml", "vot2022/rgbd"])
+def test_anchors(make_workspace, values, finding, stack):
+    workspace = make_workspace(benchmark="vot-rgbd2022")
+    assert diagnose(workspace.directory) == []
+    replace("config.yaml", "rgbd_multistart.yaml", stack)(workspace.directory)
+    anchors = workspace.source("a") / "anchor.value"
+    anchors.unlink()  # a link to the data set
+    anchors.write_text("".join(f"{value}\n" for value in values))
+    assert any(f.startswith("a: ") and finding in f for f in diagnose(workspace.directory))
 
 
 def test_second_ground_truth(make_workspace):
