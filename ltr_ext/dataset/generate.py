@@ -11,14 +11,15 @@ from srft_plugin.errors import UserError
 from .kinds import KINDS
 from .registry import find_split
 from .synthetic import SceneOptions, visible_scene, write_sequences
-from .training_sets import RGBD_OPTIONS, RGBX_OPTIONS
+from .training_sets import RGB_OPTIONS, RGBD_OPTIONS, RGBX_OPTIONS
 
 PARTS = {"train": 1, "test": 2}  # part to its bank of textures: no test texture is seen in training
 
 
 def scene_options(kind: str) -> SceneOptions:
     """What the scenes contain that recipes of the modality of ``kind`` train on."""
-    return RGBD_OPTIONS if KINDS[kind].layout.modality == "depth" else RGBX_OPTIONS
+    special = {None: RGB_OPTIONS, "depth": RGBD_OPTIONS}
+    return special.get(KINDS[kind].layout.modality, RGBX_OPTIONS)
 
 
 def generate(
@@ -34,9 +35,9 @@ def generate(
     """Writes ``count`` videos as one part of a data set; those that are there are kept.
 
     Args:
-        kind: a layout that ``write_sequences`` knows: ``depthtrack``, ``lasher``, ``visevent``.
+        kind: a layout that ``write_sequences`` knows: ``depthtrack``, ``lasher``, ``got10k``, ...
         root: folder of the data set.
-        part: ``train`` or ``test``.
+        part: ``train`` or ``test``, as far as the data set has them.
         count, length: videos, and frames of each.
         seed: other seeds give other videos.
         options: what the scenes contain; by default ``scene_options(kind)``.
@@ -46,7 +47,7 @@ def generate(
         The folder of the part.
 
     Raises:
-        UserError: unknown kind, numbers that make no video, or files that cannot be written.
+        UserError: unknown kind or part, numbers that make no video, files that cannot be written.
     """
     if min(count, length) < 1 or seed < 0:
         raise UserError(

@@ -32,7 +32,7 @@ class _Files:
     """How a data set names its images and says that the target is absent."""
 
     rgb: str
-    aux: str
+    aux: str | None  # of one camera alone
     first: int  # number of the first frame
     absent: float = 0.0  # its box
 
@@ -40,7 +40,11 @@ class _Files:
 FILES = {
     "depthtrack": _Files("%08d.jpg", "%08d.png", 1, np.nan),
     "lasher": _Files("%06d.jpg", "%06d.jpg", 1),
+    "rgbt234": _Files("%05dv.jpg", "%05di.jpg", 1),
     "visevent": _Files("frame%04d.bmp", "frame%04d.bmp", 0),
+    "coesot": _Files("frame%04d.png", "frame%04d.png", 0),
+    "fe108": _Files("%04d.jpg", "%04d.jpg", 1),
+    "got10k": _Files("%08d.jpg", None, 1),
 }
 
 
@@ -62,8 +66,8 @@ def write_sequences(
         folder: of the sequences: that of a part of the data set.
         scenes: by the name of the sequence.
         description: what the progress bar says.
-        kind: key of ``FILES``: ``depthtrack`` (uint16 depth in millimetres), ``lasher`` or
-            ``visevent`` (event images).
+        kind: key of ``FILES``: ``depthtrack`` (uint16 depth in millimetres), ``lasher``,
+            ``visevent`` (event images), ``got10k`` (the colour camera alone), ...
         listing: file with the names, relative to ``folder``.
         event_form: key of ``EVENT_FORMS``, for event images.
 
@@ -84,7 +88,7 @@ def write_sequences(
             _remove_left_overs(folder, name)
             partial = folder / f".{name}.{HOST}-{os.getpid()}.partial"  # others may write it, too
             try:
-                _write_images(partial, scene, kind, event_form)
+                _write_images(partial, name, scene, kind, event_form)
                 for file, text in tables.items():
                     (partial / file).write_text(text, "utf-8")
                 _take_place(partial, target)
@@ -135,15 +139,17 @@ def _take_place(partial: Path, target: Path) -> None:
             raise
 
 
-def _write_images(folder: Path, scene: Scene, kind: str, event_form: str) -> None:
+def _write_images(folder: Path, name: str, scene: Scene, kind: str, event_form: str) -> None:
     layout, files = KINDS[kind].layout, FILES[kind]
-    rgb, aux = folder / layout.rgb[0], folder / layout.aux[0]
-    rgb.mkdir(parents=True)
-    aux.mkdir()
-    for t in range(len(scene)):
-        number = t + files.first
-        _write(rgb / (files.rgb % number), scene.rgb(t))
-        _write(aux / (files.aux % number), scene.aux(t, layout.modality, event_form))
+    cameras = {"rgb": (layout.rgb, files.rgb)}
+    if files.aux is not None:
+        cameras["aux"] = layout.aux, files.aux
+    for camera, (folders, pattern) in cameras.items():
+        images = folder / folders[0].format(name=name)
+        images.mkdir(parents=True, exist_ok=True)
+        for t in range(len(scene)):
+            image = scene.rgb(t) if camera == "rgb" else scene.aux(t, layout.modality, event_form)
+            _write(images / (pattern % (t + files.first)), image)
 
 
 def _write(file: Path, image: np.ndarray) -> None:

@@ -6,7 +6,7 @@ from ltr_ext.dataset.registry import open_dataset
 from srft_plugin.cli import main
 
 
-@pytest.mark.parametrize("kind", ["depthtrack", "lasher", "visevent"])
+@pytest.mark.parametrize("kind", ["depthtrack", "lasher", "visevent", "coesot", "fe108", "got10k"])
 def test_readers_read_what_is_generated(kind, tmp_path, capsys):
     for split, count in (("train", 2), ("test", 1)):
         command = ["data", "generate", kind, str(tmp_path), "--split", split, "--length", "3"]
@@ -14,7 +14,10 @@ def test_readers_read_what_is_generated(kind, tmp_path, capsys):
         data = open_dataset(kind, tmp_path, split)
         assert [sequence.name for sequence in data] == [f"{split}{i:03d}" for i in range(count)]
         assert len(data[0]) == 3 and data[0].visible[0]
-        assert data[0].frames.aux(0).shape == data[0].frames.rgb(0).shape
+        if kind == "got10k":
+            assert data[0].frames.aux(0) is None
+        else:
+            assert data[0].frames.aux(0).shape == data[0].frames.rgb(0).shape
     assert "1 sequences:" in capsys.readouterr().out
 
 
@@ -25,6 +28,14 @@ def test_numbers_that_make_no_video_are_errors(wrong, tmp_path, capsys):
     assert main(["data", "generate", "depthtrack", str(tmp_path / "new"), *wrong]) == 2
     assert "expected 1 or more" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_part_that_the_data_set_does_not_have(tmp_path, capsys):
+    command = ["data", "generate", "rgbt234", str(tmp_path / "new"), "--length", "3"]
+    assert main(command) == 2
+    assert "part of rgbt234" in capsys.readouterr().err
+    assert main([*command, "--split", "test", "--sequences", "1"]) == 0
+    assert len(open_dataset("rgbt234", tmp_path / "new", "test")[0]) == 3
 
 
 def test_a_layout_that_cannot_be_generated(tmp_path, capsys):
