@@ -12,13 +12,22 @@ from pathlib import Path
 from srft_plugin.errors import UserError
 from srft_plugin.link import SHIMS, link, linked, unlink
 
-PACKAGES = {  # distribution: what it is needed for
-    "torch": "everything",
-    "timm": "ViT blocks",
-    "opencv-python": "images",
-    "safetensors": "weights",
-    "vot-toolkit": "srft vot, srft demo",
-    "vot-trax": "srft vot, srft demo",
+PACKAGES = {  # distribution: what it is needed for, and the extra that brings it
+    "torch": ("everything", ""),
+    "timm": ("ViT blocks", ""),
+    "opencv-python": ("images", ""),
+    "safetensors": ("weights", ""),
+    "vot-toolkit": ("srft vot, srft demo", "vot"),
+    "vot-trax": ("srft vot, srft demo", "vot"),
+    "aedat": ("event streams, .aedat4", "events"),
+    "h5py": ("event streams, HDF5", "events"),
+    "simplejpeg": ("reading JPEG no further than needed", "fast"),
+    "isal": ("reading depth PNG sooner", "fast"),
+    "onnx": ("srft export", "export"),
+    "onnxscript": ("srft export", "export"),
+    "onnxruntime": ("tracking with an exported file", "export"),
+    "scipy": ("srft study", "study"),
+    "open_clip_torch": ("sentences for SUTrack", "text"),
 }
 HOST_PATHS = ("ltr/admin/local.py", "pytracking/evaluation/local.py")
 NOT_SET = "not set"
@@ -82,12 +91,12 @@ Check = tuple[str, str, str]  # what was looked at, what was found, what to do a
 
 def _packages() -> list[Check]:
     checks = [("python", platform.python_version(), "")]
-    for name, purpose in ("srft", "this project"), *PACKAGES.items():
+    for name, (purpose, extra) in {"srft": ("this project", ""), **PACKAGES}.items():
         try:
             checks.append((name, importlib.metadata.version(name), ""))
         except importlib.metadata.PackageNotFoundError:
-            extra = ' with pip install -e ".[vot]"' if name.startswith("vot") else ""
-            checks.append((name, "missing", f"install it{extra}; needed for {purpose}"))
+            how = f' with pip install -e ".[{extra}]"' if extra else ""
+            checks.append((name, "missing", f"install it{how}; needed for {purpose}"))
     return checks
 
 

@@ -1,7 +1,9 @@
 """The `srft` command: help, suggestions, exit codes."""
 
 import argparse
+import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 
@@ -113,6 +115,27 @@ def test_doctor_says_what_the_kernels_of_a_gpu_need(monkeypatch):
     assert check == (
         "GPU", "1 x H200, bf16", "for the fast kernels it needs a C compiler; install gcc"
     )  # fmt: skip
+
+
+def test_doctor_names_the_extra_of_what_is_missing(monkeypatch):
+    """All packages that setup.py has in extras for users, and no other extra."""
+
+    def version(name):
+        if name in host.PACKAGES:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    remedies = {name: remedy for name, found, remedy in host._packages() if found == "missing"}
+    assert remedies["torch"] == "install it; needed for everything"
+    assert remedies["aedat"].startswith('install it with pip install -e ".[events]"; needed for')
+    wanted = {
+        re.match(r"[\w-]+", requirement)[0]: re.search("extra == [\"'](\\w+)", requirement)[1]
+        for requirement in importlib.metadata.requires("srft")
+        if re.search("extra == [\"'](?!docs|test)", requirement)
+    }
+    named = {name: extra for name, (_, extra) in host.PACKAGES.items() if extra}
+    assert named == {n: e for n, e in wanted.items() if n != "attributee"}  # vot-toolkit's own
 
 
 def test_doctor_reports_what_is_there_and_what_is_not(tmp_path, capsys):
