@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import re
+import sys
+from collections.abc import Iterable
 
 from srft_plugin.errors import report_errors
 
 
 class _Parser(argparse.ArgumentParser):
-    """Suggests the nearest word when a sub-command or choice is unknown."""
+    """Suggests the nearest word when a sub-command, choice or option is unknown."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As usual, but for a misspelt option, which is named before what it leaves missing."""
+        if self._subparsers is None:  # those of a command of commands are its commands' to know
+            self._check_options(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def _check_options(self, words: Iterable[str]) -> None:
+        known = {option.lstrip("-"): option for option in self._option_string_actions}
+        for word in itertools.takewhile(lambda word: word != "--", words):
+            name = word.partition("=")[0]
+            if name.startswith("--") and not any(o.startswith(name) for o in known.values()):
+                near = difflib.get_close_matches(name.lstrip("-"), known, n=1)
+                hint = f"; did you mean {known[near[0]]!r}?" if near else ""
+                self.error(f"unrecognized arguments: {name}{hint}")
 
     def error(self, message: str):
         match = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)

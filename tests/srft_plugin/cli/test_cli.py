@@ -51,6 +51,29 @@ def test_unknown_option_is_an_error(capsys):
     assert capsys.readouterr().err.endswith("unrecognized arguments: kappa\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (["train", "tiny_depth", "--worksapce", "runs"], "--workspace"),
+        (["train", "tiny_depth", "--nmae=a", "lr=1e-4"], "--name"),
+        (["evaluate", "tiny_depth", "--datset_name", "depthtrack"], "--dataset_name"),
+        (["vot", "evaluate", "work", "--in-proccess"], "--in-process"),
+        (["plot", "training", "run", "--uot", "a.png"], "--out"),
+    ],
+)
+def test_unknown_option_suggests_the_nearest(words, near, capsys):
+    """Also where a required one is missing for it."""
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.endswith(f"did you mean {near!r}?\n")
+
+
+def test_options_may_be_cut_short(capsys):
+    assert main(["vot", "evaluate", "nowhere", "--in-proc"]) == 2
+    assert "no workspace" in capsys.readouterr().err
+
+
 def test_errors_of_the_user_are_one_line_and_status_2(capsys):
     assert main(["train", "tiny_depht"]) == 2
     error = capsys.readouterr().err
