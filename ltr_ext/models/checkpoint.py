@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import pickle
 import re
 import zipfile
 from collections import OrderedDict
@@ -226,13 +227,10 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         zipped = zipfile.is_zipfile(path)
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
-        _refuse_code(path, [name for name in names if not name.startswith(SETTINGS_MODULES)])
-        with torch.serialization.safe_globals([_stand_in(name) for name in names]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _load_with_stand_ins(path, names)
     except UserError:
         raise
     except Exception as error:  # a damaged pickle fails in whatever its bytes happen to say
-        _refuse_code(path, re.findall(r"GLOBAL (\S+)", str(error)))
         raise UserError(
             f"{path} is not a file of torch.save, or not a complete one; get it anew"
         ) from error
@@ -247,12 +245,26 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _refuse_code(path: Path, names: list[str]) -> None:
-    if names:
+def _load_with_stand_ins(path: Path, names: list[str]) -> Any:
+    """What a file holds, with stand-ins for the settings that are called ``names`` in it.
+
+    A file of torch before 1.6 does not say what it asks for before it is read: torch names the
+    first that it does not know, and the file is read anew.
+    """
+    if code := [name for name in names if not name.startswith(SETTINGS_MODULES)]:
         raise UserError(
-            f"{path} asks to run {', '.join(names)} on loading; a checkpoint of weights does not "
+            f"{path} asks to run {', '.join(code)} on loading; a checkpoint of weights does not "
             "need that. It was not loaded; get the file from its authors"
         )
+    try:
+        with torch.serialization.safe_globals([_stand_in(name) for name in names]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        if found is None:
+            raise
+    name = found[1] if "." in found[1] else f"builtins.{found[1]}"
+    return _load_with_stand_ins(path, [*names, name])
 
 
 def resized(positions: Tensor, tokens: int) -> Tensor:

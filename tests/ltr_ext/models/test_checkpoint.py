@@ -65,9 +65,10 @@ def test_file_without_a_name_is_recognised_by_its_keys(tiny, tmp_path):
     assert guess_network({"weight": torch.zeros(1)}) is None
 
 
-@pytest.fixture
-def official(tiny, tmp_path):
-    """A file as pytracking's trainers write it: weights beside pickled settings."""
+@pytest.fixture(params=["zip", "legacy"])
+def official(request, tiny, tmp_path):
+    """A file as pytracking's trainers write it, now or before torch 1.6: weights beside pickled
+    settings."""
     module = types.ModuleType("lib.train.admin.settings")
     module.Settings = type("Settings", (), {"__module__": module.__name__})
     names = ("lib", "lib.train", "lib.train.admin", module.__name__)
@@ -82,7 +83,8 @@ def official(tiny, tmp_path):
     options.history = collections.defaultdict(list, loss=[0.1])
     path = tmp_path / "OSTrack_ep0300.pth.tar"
     stats = collections.OrderedDict(train=[1.0, options])
-    torch.save({"epoch": 300, "net": tiny.state_dict(), "settings": options, "s": stats}, path)
+    content = {"epoch": 300, "net": tiny.state_dict(), "settings": options, "s": stats}
+    torch.save(content, path, _use_new_zipfile_serialization=request.param == "zip")
     for name in names:
         del sys.modules[name]
     return path
@@ -114,7 +116,8 @@ def test_file_that_would_run_code_is_refused(tiny, tmp_path, legacy):
     assert proof.exists()
 
 
-def test_settings_may_not_smuggle_a_real_function(tmp_path):
+@pytest.mark.parametrize("legacy", [False, True])
+def test_settings_may_not_smuggle_a_real_function(tmp_path, legacy):
     """A stand-in takes the place of whatever a trusted module name points to: nothing is called."""
 
     class Call:
@@ -123,7 +126,8 @@ def test_settings_may_not_smuggle_a_real_function(tmp_path):
 
             return numpy.testing.assert_equal, (1, 2)
 
-    torch.save({"net": {"a": torch.ones(1)}, "settings": Call()}, tmp_path / "a.pth")
+    content = {"net": {"a": torch.ones(1)}, "settings": Call()}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
     assert read_checkpoint(tmp_path / "a.pth")[0]["a"] == 1
 
 
