@@ -31,6 +31,16 @@ def add_commands(subparsers) -> None:
         "--modality", choices=("depth", "thermal", "event"), help="written to the metadata"
     )
     convert.add_argument("--network", help="what the file holds or starts")
+    convert.add_argument(
+        "--resize-positions",
+        action="store_true",
+        help="with --network: interpolate the position embeddings of another size to its own",
+    )
+    convert.add_argument(
+        "--partial",
+        action="store_true",
+        help="with --network: accept missing and extra names; what is missing is random",
+    )
     convert.set_defaults(run=_convert)
 
     inspect = subparsers.add_parser(
@@ -55,7 +65,13 @@ def _convert(arguments: argparse.Namespace) -> int:
     from ltr_ext.models.convert import convert
 
     network = convert(
-        arguments.source, arguments.target, arguments.to, arguments.modality, arguments.network
+        arguments.source,
+        arguments.target,
+        arguments.to,
+        arguments.modality,
+        arguments.network,
+        partial=arguments.partial,
+        resize_positions=arguments.resize_positions,
     )
     print(f"{network.spec.name}: {arguments.target}")
     return 0

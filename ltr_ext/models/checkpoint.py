@@ -151,6 +151,11 @@ def load_weights(
         found = "; ".join(listed(what, names) for what, names in parts if names)
         guess = guess_network(given)
         hint = f" The file seems to hold {guess}." if guess else ""
+        if not (missing or extra) and all("pos_embed" in shape for shape in shapes):
+            hint += (
+                f" Its position embeddings can be interpolated: srft convert --network "
+                f"{network.spec.name} --resize-positions."
+            )
         raise UserError(f"{source} does not fit {network.spec.name}: {found}.{hint}")
     known = {key: state[key].to(value.dtype) for key, value in wanted.items() if key in state}
     if not known:

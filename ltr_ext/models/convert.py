@@ -24,6 +24,9 @@ def convert(
     to: str | None = None,
     modality: str | None = None,
     name: str | None = None,
+    *,
+    partial: bool = False,
+    resize_positions: bool = False,
 ) -> TrackingNetwork:
     """Reads a checkpoint and writes it as safetensors, on request as a network that extends it.
 
@@ -34,21 +37,24 @@ def convert(
         to: ``two_branch``, or the name of a network to start from these weights.
         modality: ``depth``, ``thermal`` or ``event``: written to the metadata.
         name: network that ``source`` holds, where its tensors fit several, or that it starts.
+        partial, resize_positions: see ``checkpoint.load_weights``; they need ``name``.
 
     Returns:
         The network that was written.
 
     Raises:
-        UserError: an unreadable file, an unknown name, a network that cannot extend this one, or a
-            target that cannot be written.
+        UserError: an unreadable file, an unknown name, a network that cannot extend this one, no
+            name for weights that do not fit as they are, or a target that cannot be written.
     """
     if Path(target).suffix != ".safetensors":
         raise UserError(f"{target}: converted checkpoints end in .safetensors")
+    if name is None and (partial or resize_positions):
+        raise UserError("weights are made to fit a network that is named: add --network ostrack384")
     if modality not in (None, *MODALITIES):
         raise unknown("modality", modality, MODALITIES)
     state, _ = read_checkpoint(source)
     if not is_classifier(state):
-        network = load_network(source, name)
+        network = load_network(source, name, partial=partial, resize_positions=resize_positions)
     elif name is None:
         raise UserError(
             f"{source} holds an image classifier; say which tracker it starts, for example "

@@ -10,6 +10,7 @@ import torch
 from ltr_ext.models.checkpoint import load_network, save_network
 from ltr_ext.models.convert import convert, extend, inspect
 from ltr_ext.models.registry import build_network
+from srft_plugin.cli import main
 from srft_plugin.errors import UserError
 from srft_plugin.groups import operation_groups
 
@@ -61,6 +62,27 @@ def test_impossible_conversions_say_why(tiny, tmp_path, arguments, message):
     with pytest.raises(UserError, match=message):
         convert(tmp_path / "a.safetensors", target, **arguments)
     assert not target.exists()
+
+
+def test_weights_are_made_to_fit_on_request(tmp_path, capsys):
+    small = build_network("ostrack_tiny", template_size=32, search_size=64)
+    state = small.state_dict() | {"backbone.extra": torch.zeros(1)}
+    del state["backbone.norm.bias"]
+    for name, content in (("a.pth", small.state_dict()), ("b.pth", state)):
+        torch.save({"net": content}, tmp_path / name)
+    source, other, target = (str(tmp_path / name) for name in ("a.pth", "b.pth", "c.safetensors"))
+    options = [target, "--network", "ostrack_tiny", "--resize-positions"]
+    assert main(["convert", source, *options[:3]]) == 2
+    assert "srft convert --network ostrack_tiny --resize-posit" in capsys.readouterr().err
+    assert main(["convert", source, *options]) == 0
+    converted = load_network(target).backbone
+    assert torch.equal(converted.norm.weight, small.backbone.norm.weight)
+    assert converted.pos_embed_x.shape[1] == 64
+    assert main(["convert", other, *options]) == 2
+    assert "1 missing (backbone.norm.bias); 1 extra (backbone.extra)" in capsys.readouterr().err
+    assert main(["convert", other, *options, "--partial"]) == 0
+    assert main(["convert", source, target, "--partial"]) == 2
+    assert "add --network" in capsys.readouterr().err
 
 
 def test_a_target_that_cannot_be_written_is_named(tiny, tmp_path):
