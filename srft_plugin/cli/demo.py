@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +65,7 @@ def add_commands(subparsers) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of data and training (default 0)")
     parser.add_argument("--device", type=device_name, default="cpu", help="default: cpu")
     parser.add_argument("--fresh", action="store_true", help="discard what --out already holds")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
@@ -78,17 +81,18 @@ def run(arguments: argparse.Namespace) -> int:
     began = time.perf_counter()
     demo = Demo(arguments.out, SIZES[arguments.size], arguments.seed, arguments.device)
     demo.claim_folder(arguments.size, arguments.fresh)
-    demo.write_data()
-    networks = demo.train()
-    scores = demo.evaluate(networks)
-    for name, score in demo.measure_rgb(networks).items():
-        scores[name] |= score
+    with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
+        scores = demo.run()
     seconds = time.perf_counter() - began
-    text = json.dumps({"seconds": seconds, "scores": scores}, indent=2) + "\n"
-    write_text(arguments.out / "scores.json", text)
+    text = json.dumps({"seconds": seconds, "scores": scores}, indent=2)
+    write_text(arguments.out / "scores.json", f"{text}\n")
     table = scores_table(scores)
+    report = write_report(demo, table, scores)
+    if arguments.json:
+        print(text)
+        return 0
     print(f"\n{render(table)}")
-    print(f"report: {write_report(demo, table, scores)}")
+    print(f"report: {report}")
     print(f"VOT workspace: {demo.workspace}   time: {seconds:.0f} s")
     return 0
 
@@ -130,6 +134,15 @@ class Demo:
         if not stamp.exists() and self.folder.exists() and any(self.folder.iterdir()):
             raise UserError(f"{self.folder} is not empty and not a demo; choose another --out")
         write_text(stamp, json.dumps(settings))
+
+    def run(self) -> dict[str, dict[str, Any]]:
+        """All steps; scores of each tracker by name."""
+        self.write_data()
+        networks = self.train()
+        scores = self.evaluate(networks)
+        for name, score in self.measure_rgb(networks).items():
+            scores[name] |= score
+        return scores
 
     def write_data(self) -> None:
         """RGB-D training set in DepthTrack layout, test set in VOT layout, disjoint textures."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ def add_commands(subparsers) -> None:
         "--method", choices=METHODS, default="fisher", help="of the estimate (default: fisher)"
     )
     sensitivity.add_argument("--out", type=Path, required=True, help="folder to write to")
+    sensitivity.add_argument("--json", action="store_true", help="print JSON")
     sensitivity.set_defaults(run=_sensitivity)
 
     plot = subparsers.add_parser(
@@ -94,9 +96,13 @@ def _sensitivity(arguments: argparse.Namespace) -> int:
     prior_file, picture = arguments.out / PRIORS[Prior], arguments.out / "sensitivity.png"
     atomic_write(prior_file, prior.save)
     atomic_write(picture, lambda file: sensitivity_map(prior, file))
-    ranked = sorted(prior.sensitivity().items(), key=lambda item: -item[1])
-    width = max(len(name) for name, _ in ranked)
-    for name, value in ranked:
+    ranked = dict(sorted(prior.sensitivity().items(), key=lambda item: -item[1]))
+    if arguments.json:
+        files = {"prior": str(prior_file), "map": str(picture)}
+        print(json.dumps({**files, "metadata": prior.metadata, "sensitivity": ranked}, indent=2))
+        return 0
+    width = max(map(len, ranked))
+    for name, value in ranked.items():
         print(f"{name:<{width}}  {value:.4g}")
     print(f"written: {prior_file}, {picture}")
     return 0

@@ -215,6 +215,23 @@ def test_table_shows_forgetting_against_the_rgb_tracker():
     assert changes == ["+0.000", "-0.100", "-0.200", "-0.300"]
 
 
+def test_the_demo_prints_its_scores_for_programs(tmp_path, capsys, monkeypatch):
+    score = {"Pr": 0.5, "Re": 0.4, "F": 0.444, "rgb_iou": 0.6, "frames_per_second": 30}
+
+    def run(_):
+        print("what trains: ...")
+        return dict.fromkeys(TRACKERS, score)
+
+    monkeypatch.setattr(Demo, "run", run)
+    monkeypatch.setattr("srft_plugin.cli.demo_report.write_report", lambda *_: "report.html")
+    monkeypatch.setattr("vot_integration.workspace.require_toolkit", lambda: None)
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["scores"]["srft"] == score
+    assert (tmp_path / "demo/scores.json").read_text() == printed.out
+    assert "what trains" in printed.err
+
+
 def test_convert_and_inspect(tmp_path, capsys):
     from ltr_ext.models.checkpoint import BUNDLED
 

@@ -34,6 +34,11 @@ def test_sensitivity(base, tmp_path, capsys):
     assert "backbone.blocks.3.attn.qkv" in prior.sensitivity()
     assert drawn(tmp_path / "out/sensitivity.png")
     assert "backbone.blocks.3.attn.qkv" in capsys.readouterr().out
+    assert main(["sensitivity", *arguments, *overrides, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sensitivity"] == pytest.approx(prior.sensitivity())
+    assert list(found["sensitivity"].values()) == sorted(prior.sensitivity().values())[::-1]
+    assert found["metadata"]["samples"] == "16"
 
 
 def test_sensitivity_by_another_method(base, tmp_path, monkeypatch):
