@@ -90,7 +90,7 @@ Check = tuple[str, str, str]  # what was looked at, what was found, what to do a
 
 
 def _packages() -> list[Check]:
-    checks = [("python", platform.python_version(), "")]
+    checks = [("system", platform.platform(), ""), ("python", platform.python_version(), "")]
     for name, (purpose, extra) in {"srft": ("this project", ""), **PACKAGES}.items():
         try:
             checks.append((name, importlib.metadata.version(name), ""))

@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -168,6 +169,7 @@ def test_doctor_reports_what_is_there_and_what_is_not(tmp_path, capsys):
     assert main(["doctor", str(tmp_path), "--json"]) == 0
     report = {row["check"]: row for row in json.loads(capsys.readouterr().out)}
     assert report["torch"]["found"][0].isdigit() and not report["torch"]["remedy"]
+    assert report["system"]["found"] == platform.platform()
     assert report["depthtrack_dir"]["remedy"].startswith("srft env set depthtrack_dir")
     assert report["pretrained_dir"]["found"].endswith("pretrained")
     assert report[f"link of {tmp_path}"]["found"] == "0 of 5 files"
