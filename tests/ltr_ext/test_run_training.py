@@ -20,6 +20,7 @@ from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.errors import UserError
 from srft_plugin.prior import Prior
 from srft_plugin.prior.estimate import weights_sha256
+from srft_plugin.tuning.trainable import select_trainable
 
 SCRATCH = Recipe(
     "ostrack_tiny", ("synthetic_rgb",), base=None, regularizer="none", trainable="all",
@@ -50,6 +51,23 @@ def whole_runs(base, tmp_path_factory):
     return {
         name: weights(run_training.train(recipe, folder / name)) for name, recipe in recipes.items()
     }
+
+
+@pytest.mark.parametrize("peer", ["vipt", "untrack", "sdstrack"])
+def test_efficient_tuning_with_the_backbone_under_srft(peer, base, tmp_path):
+    """Table VIII, on generated videos: all that trains moves, all else stays as in the base."""
+    settings = [f"network={peer}_tiny", "trainable=peft+backbone", f"base={base}", "epochs=1"]
+    network = load_network(run_training.train(TUNE.override(settings), tmp_path))
+    operations = Prior.load(tmp_path / run_training.PRIORS[Prior]).sensitivity()
+    assert any(value > 0 for value in operations.values())
+    select_trainable(network, "peft+backbone")
+    before = weights(base)
+    taken = {name: network.base_name(name) for name, _ in network.named_parameters()}
+    for name, parameter in network.named_parameters():
+        if taken[name] is not None:
+            stays = torch.equal(parameter, before[taken[name]])
+            assert stays != parameter.requires_grad, name
+    assert any(origin is None for origin in taken.values())
 
 
 @pytest.mark.parametrize("regularizer", ["none", "srft"])

@@ -40,6 +40,7 @@ FAMILIES = {
     "swintrack_t224": SWIN,
     "upvpt_swintrack_t224": SWIN,
 }
+PEERS = ("vipt256", "untrack256", "sdstrack256")
 NAMES = [name for name in REGULARIZERS if name != "contrastive_wma"]  # for other networks
 STEPS = 2
 
@@ -70,7 +71,8 @@ def sets_for(family):
 def cases():
     """All pairs of a regularizer, a family and a trainable set. (All three together are 650.)"""
     seen = set()
-    wanted = [(name, sets_for(family), family) for name, family in product(NAMES, FAMILIES)]
+    wanted = [("srft", ["peft+backbone"], peer) for peer in PEERS]  # Table VIII
+    wanted += [(name, sets_for(family), family) for name, family in product(NAMES, FAMILIES)]
     wanted += [(NAMES[i % len(NAMES)], [which], family)
                for family in FAMILIES for i, which in enumerate(sets_for(family))]  # fmt: skip
     # this family has all of the sets
@@ -88,6 +90,7 @@ def test_every_pair_occurs():
     assert {(name, family) for name, _, family in cases()} == set(product(NAMES, FAMILIES))
     assert {(which, family) for _, which, family in cases()} == possible
     assert {(name, which) for name, which, _ in cases()} == set(product(NAMES, TRAINABLE_SETS))
+    assert {("srft", "peft+backbone", peer) for peer in PEERS} <= set(cases())
 
 
 def prior_for(name, network):
