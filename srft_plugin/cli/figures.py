@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltr_ext.admin.environment import device_name
+from ltr_ext.admin.environment import default_device, device_name
 from srft_plugin.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _png(text: str) -> Path:
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="a recipe of ltr_ext/train_settings/srft")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
-    parser.add_argument("--device", type=device_name, default="cpu", help="default: cpu")
+    parser.add_argument("--device", type=device_name, help="default: the GPU where there is one")
 
 
 def _sensitivity(arguments: argparse.Namespace) -> int:
@@ -92,7 +92,8 @@ def _sensitivity(arguments: argparse.Namespace) -> int:
     if recipe.base is None:
         raise UserError(f"{arguments.config} starts from scratch: there is no prior to measure")
     base = load_network(base_file(recipe.base))
-    prior = source_prior(recipe, base, torch.device(arguments.device), method=arguments.method)
+    device = torch.device(arguments.device or default_device())
+    prior = source_prior(recipe, base, device, method=arguments.method)
     prior_file, picture = arguments.out / PRIORS[Prior], arguments.out / "sensitivity.png"
     atomic_write(prior_file, prior.save)
     atomic_write(picture, lambda file: sensitivity_map(prior, file))
@@ -226,7 +227,7 @@ def _sparsity(arguments: argparse.Namespace) -> int:
 
     recipe = load_recipe(arguments.config).override(arguments.overrides)
     base = None if recipe.base is None else load_network(base_file(recipe.base))
-    device = torch.device(arguments.device)
+    device = torch.device(arguments.device or default_device())
     network = trainable_network(recipe, base).to(device).train()
     data = training_pairs(recipe, recipe.datasets, network, recipe.batch_size, recipe.seed)
     (batch,) = make_loader(data, recipe.batch_size)
