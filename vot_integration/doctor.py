@@ -7,7 +7,6 @@ the files by itself and takes none of them for granted.
 from __future__ import annotations
 
 import configparser
-import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +19,7 @@ from .sequences import AUXILIARY, check_anchors, ground_truth_lines, unmarked_ab
 from .workspace import (
     BENCHMARKS,
     MULTISTART,
+    NOT_IN_NAMES,
     Workspace,
     open_workspace,
     read_config,
@@ -124,7 +124,7 @@ def _trackers(directory: Path) -> Iterator[str]:
         yield f"{path} has no tracker; `srft vot init` adds one"
     for name, settings in sections.items():
         where = f"trackers.ini, {name}"
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        if NOT_IN_NAMES.search(name):
             yield f"{where}: the toolkit takes letters, digits, - and _ in a tracker's name alone"
         for key, value in settings.items():
             if " #" in value or " ;" in value:

@@ -32,6 +32,7 @@ from .sequences import find_sequences, ground_truth_lines, link_sequence
 
 PACKAGES = Path(__file__).resolve().parent.parent  # the folder that holds vot_integration
 SERVER = "vot_integration.server"
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")  # what the toolkit takes in no tracker's name
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ def create_workspace(
         raise unknown("benchmark", benchmark, BENCHMARKS)
     protocol = BENCHMARKS[benchmark]
     directory, root = Path(directory).resolve(), Path(sequences).resolve()
-    name = name or re.sub(r"[^A-Za-z0-9_-]+", "-", tracker_param)
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+    name = name or NOT_IN_NAMES.sub("-", tracker_param)
+    if NOT_IN_NAMES.search(name):
         raise UserError(f"tracker name {name!r}: only letters, digits, - and _ are possible")
     checkpoint = checked_weights(tracker_param, checkpoint, precision)
     folders = find_sequences(root)

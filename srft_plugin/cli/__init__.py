@@ -6,7 +6,6 @@ import argparse
 import difflib
 import itertools
 import re
-import sys
 from collections.abc import Iterable
 
 from srft_plugin.errors import report_errors
@@ -18,7 +17,7 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         """As usual, but for a misspelt option, which is named before what it leaves missing."""
         if self._subparsers is None:  # those of a command of commands are its commands' to know
-            self._check_options(sys.argv[1:] if args is None else args)
+            self._check_options(args)
         return super().parse_known_args(args, namespace)
 
     def _check_options(self, words: Iterable[str]) -> None:

@@ -292,9 +292,7 @@ class Scene:
         for item, window, transform, alpha in self.layers(t):
             distance = item.depth(t)
             if item.slant is not None:
-                shape = alpha.shape[::-1]
-                surface = warp(item.surface(t), transform, shape)
-                distance = surface[alpha > 127]
+                distance = warp(item.surface(t), transform, alpha.shape[::-1])[alpha > 127]
             depth[window][alpha > 127] = distance
         noise = self.noise_window(t, 1)[..., 0] / np.float32(32)
         measured = np.round((depth + noise * 2e-6 * depth**2) / 8) * 8

@@ -141,15 +141,14 @@ def _take_place(partial: Path, target: Path) -> None:
 
 def _write_images(folder: Path, name: str, scene: Scene, kind: str, event_form: str) -> None:
     layout, files = KINDS[kind].layout, FILES[kind]
-    cameras = {"rgb": (layout.rgb, files.rgb)}
-    if files.aux is not None:
-        cameras["aux"] = layout.aux, files.aux
-    for camera, (folders, pattern) in cameras.items():
-        images = folder / folders[0].format(name=name)
+    rgb, *aux = [folder / n[0].format(name=name) for n in (layout.rgb, layout.aux) if n]
+    for images in (rgb, *aux):
         images.mkdir(parents=True, exist_ok=True)
-        for t in range(len(scene)):
-            image = scene.rgb(t) if camera == "rgb" else scene.aux(t, layout.modality, event_form)
-            _write(images / (pattern % (t + files.first)), image)
+    for t in range(len(scene)):
+        number = t + files.first
+        _write(rgb / (files.rgb % number), scene.rgb(t))
+        for images in aux:
+            _write(images / (files.aux % number), scene.aux(t, layout.modality, event_form))
 
 
 def _write(file: Path, image: np.ndarray) -> None:
