@@ -83,7 +83,7 @@ def read_sequence(entry: Entry) -> Sequence:
         raise UserError(
             f"{folder}: {len(frames.rgb_names)} colour images in {frames.rgb_folder.name}/ but "
             f"{len(frames.aux_names)} {layout.modality} images in {frames.aux_folder.name}/; "
-            "extract the sequence again, or leave frames without partner out with "
+            "extract the sequence again, or do without the missing ones by "
             "`srft data check NAME ROOT --fix-index`"
         )
     file, boxes = read_ground_truth(entry)

@@ -29,7 +29,7 @@ from .registry import find_kind, find_split, open_dataset
 
 EXTRACT = "extract or download it again"
 CORRECT = "correct the file or download it again"
-LEAVE_OUT = "extract it again, or leave them out with --fix-index"
+DO_WITHOUT = "extract it again, or do without them by --fix-index"
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _pairing(entry: Entry, frames: FileFrames) -> Iterator[tuple[str, str]]:
     alone = [
         f"{folder.name}/{name}" for folder, names in folders for name in names if name not in paired
     ]
-    yield f"unpaired: {counts}; without partner {some(alone)}", LEAVE_OUT
+    yield f"unpaired: {counts}; without partner {some(alone)}", DO_WITHOUT
 
 
 def _image_problems(

@@ -44,8 +44,8 @@ def add_commands(subparsers) -> None:
     check.add_argument(
         "--fix-index",
         action="store_true",
-        help="write an index: later starts read it instead of the folders, and frames without "
-        "partner and unusable sequences are left out",
+        help="write an index: later starts read it instead of the folders, unusable frames and "
+        "sequences are left out, and test frames without partner are tracked by RGB",
     )
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(run=run_check)

@@ -45,8 +45,8 @@ class FileFrames:
 
     Attributes:
         rgb_folder, rgb_names: the colour images.
-        aux_folder, aux_names: the auxiliary images, name by name the partners of the colour ones;
-            None for an RGB sequence.
+        aux_folder, aux_names: the auxiliary images, name by name the partners of the colour ones,
+            "" where there is none; None for an RGB sequence.
         modality: of the auxiliary images.
     """
 
@@ -64,8 +64,9 @@ class FileFrames:
         return self.rgb_folder / self.rgb_names[index]
 
     def aux_path(self, index: int) -> Path | None:
-        """File of auxiliary image ``index``, None for an RGB sequence."""
-        return self.aux_folder / self.aux_names[index] if self.aux_folder else None
+        """File of auxiliary image ``index``, None where there is none."""
+        name = self.aux_names[index] if self.aux_folder else ""
+        return self.aux_folder / name if name else None
 
     def rgb(self, index: int) -> np.ndarray:
         """Colour image: (H, W, 3) uint8.
@@ -81,8 +82,13 @@ class FileFrames:
         Raises:
             UserError: the file is absent, truncated or no image of the modality.
         """
+        return read_aux(self._partner(index), self.modality) if self.aux_folder else None
+
+    def _partner(self, index: int) -> Path:
         path = self.aux_path(index)
-        return None if path is None else read_aux(path, self.modality)
+        if path is None:
+            raise UserError(f"{self.rgb_path(index)}: no image in {self.aux_folder} belongs to it")
+        return path
 
     def regions(self, index: int, cuts: Many[tuple[Window, int]], aux: bool) -> list[np.ndarray]:
         """Windows of frame ``index``, resized: (size, size, 3), with ``aux`` (size, size, 6) each.
@@ -105,8 +111,9 @@ class FileFrames:
         images = _cut_all(colour, cuts, None, path)
         if not aux or self.aux_folder is None:
             return images
-        path = self.aux_path(index)
-        colourless = self.modality == "thermal" and _is_grey(self.aux_path(0))
+        path = self._partner(index)
+        first = self.aux_folder / next(filter(None, self.aux_names))
+        colourless = self.modality == "thermal" and _is_grey(first)
         raw, aux_shape = decode_top(path, rows, colourless)
         if aux_shape != shape:
             raise UserError(

@@ -53,14 +53,17 @@ class IndexedDataset(FolderDataset):
 def write_index(root: str | os.PathLike, report: Report) -> tuple[Path, int]:
     """Writes the index of a checked part; returns the file and the number of sequences in it.
 
-    Left out are frames without partner, with an unreadable image, or without a row in the ground
-    truth, and sequences that show the target in no remaining frame.
+    Left out are frames whose colour image is missing, unreadable or without a row in the ground
+    truth, and sequences that show the target in no remaining frame. Frames whose auxiliary image is
+    missing or unreadable stay in the test part, where each frame counts and a tracker goes on by
+    RGB, and are left out of the others.
 
     Raises:
         UserError: the folder cannot be written to.
     """
     root = Path(root).expanduser()
-    usable = (usable_sequence(entry, report.bad_files) for entry in report.entries)
+    alone = report.split == "test"
+    usable = (usable_sequence(entry, report.bad_files, alone) for entry in report.entries)
     kept = [sequence for sequence in usable if sequence is not None]
     path = index_path(root, report.name, report.split)
     save_index(path, root, [entry.name for entry in report.entries], kept)
@@ -104,8 +107,14 @@ def save_index(path: Path, root: Path, listed: Many[str], kept: Many[Sequence]) 
     atomic_write(path, save)
 
 
-def usable_sequence(entry: Entry, bad_files: set[Path]) -> Sequence | None:
-    """The paired, readable, annotated frames of a sequence; None if they never show the target."""
+def usable_sequence(entry: Entry, bad_files: set[Path], alone: bool) -> Sequence | None:
+    """The readable, annotated frames of a sequence; None if they never show the target.
+
+    Args:
+        entry: the sequence.
+        bad_files: images that cannot be read.
+        alone: keep frames whose auxiliary image is missing or cannot be read.
+    """
     try:
         frames = list_frames(entry)
         _, boxes = read_ground_truth(entry)
@@ -122,12 +131,15 @@ def usable_sequence(entry: Entry, bad_files: set[Path]) -> Sequence | None:
         pairs = pair_by_number(frames) or []
     elif frames.aux_folder and len(frames.rgb_names) < len(boxes):  # each may lack another one
         pairs = pair_by_number(frames) or pairs
+    if alone and pairs:
+        partner = dict(pairs)
+        pairs = [(rgb, partner.get(rgb, "")) for rgb in frames.rgb_names]
     kept = [
         (rgb, aux)
         for rgb, aux in pairs
         if rgb in rows
         and frames.rgb_folder / rgb not in bad_files
-        and (frames.aux_folder is None or frames.aux_folder / aux not in bad_files)
+        and (alone or frames.aux_folder is None or frames.aux_folder / aux not in bad_files)
     ]
     chosen = [rows[rgb] for rgb, _ in kept]
     if np.isnan(boxes[chosen]).all():
@@ -201,7 +213,7 @@ def _sequences(columns: dict[str, np.ndarray], root: Path, entries: dict[str, En
             root / rgb_folder,
             rgb.split("/"),
             root / aux_folder if aux_folder else None,
-            aux.split("/") if aux else (),
+            aux.split("/") if aux_folder else (),
             modality,
         )
         extra = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -16,8 +18,14 @@ from srft_plugin.errors import UserError
 log = logging.getLogger(__name__)
 
 
+AHEAD = 3  # images of a file or folder that are read while another is worked on
+WHOLE = 0.95  # share of the frames in its header that a whole video has: headers may be guesses
+
+
 class Stream:
     """An iterator over images, with what is known about them. It ends at one that is unreadable.
+
+    A thread reads ahead of who asks.
 
     Attributes:
         name: for messages.
@@ -38,10 +46,24 @@ class Stream:
         self._images = images
 
     def __iter__(self) -> Iterator[np.ndarray | None]:
-        try:
-            yield from self._images
-        except UserError as error:
-            self.error = error
+        number, end = 0, object()
+        with ThreadPoolExecutor(1) as reader:
+            # a camera's images would be old when they are asked for
+            ahead = AHEAD if self.length else 1
+            waiting = deque(reader.submit(next, self._images, end) for _ in range(ahead))
+            try:
+                while (image := waiting.popleft().result()) is not end:
+                    waiting.append(reader.submit(next, self._images, end))
+                    number += 1
+                    yield image
+            except UserError as error:
+                self.error = error
+                return
+        if self.length and number < WHOLE * self.length:
+            log.warning(
+                "%s ends after %d of the %d frames in its header; it may be damaged",
+                *(self.name, number, self.length),
+            )
 
 
 def open_stream(source: str, raw: bool = False) -> Stream:

@@ -213,6 +213,20 @@ def test_a_video_of_another_format_is_whole_or_not(depthtrack, white_tracker, tm
         run_video.check_video(file, 12)
 
 
+def test_half_a_video_is_tracked_with_a_warning(depthtrack, white_tracker, tmp_path, caplog):
+    file = tmp_path / "a.avi"
+    words = ["--init", "20,30,20,16", "--boxes", tmp_path / "a.txt"]
+    assert srft("track", "--rgb", depthtrack / "test" / "bag" / "color", *words[:2],
+                "--save", file) == 0  # fmt: skip
+    assert srft("track", "--rgb", file, *words) == 0
+    assert not caplog.text and len(np.loadtxt(tmp_path / "a.txt", delimiter=",")) == 12
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert srft("track", "--rgb", file, *words) == 0
+    number = len(np.loadtxt(tmp_path / "a.txt", delimiter=",", ndmin=2))
+    assert f"a.avi ends after {number} of the 12 frames" in caplog.text and number < 12
+
+
 def test_track_two_streams(depthtrack, white_tracker, white_finder, tmp_path, capsys):
     white_tracker.network = white_finder(in_channels=6)
     bag = depthtrack / "test" / "bag"
@@ -285,6 +299,24 @@ def test_frames_of_another_size_are_in_the_video(parameters, white_square, tmp_p
     tracker = SRFTTracker(parameters)
     run_video.follow(tracker, stream, sequence.boxes[0], save=save, progress=False)
     assert len(list(open_stream(str(save)))) == 3
+
+
+@pytest.mark.parametrize(("length", "ahead"), [(20, 3), (None, 1)])
+def test_images_are_read_while_another_is_tracked(length, ahead):
+    """Those of a camera no further than one, so that the newest is tracked."""
+    read = []
+
+    def images():
+        for number in range(20):
+            read.append(number)
+            yield np.full((2, 2, 3), number, np.uint8)
+
+    stream = iter(Stream("frames", images(), length=length))
+    for number in range(10):
+        assert (next(stream) == number).all()
+        assert len(read) <= number + 1 + ahead
+    stream.close()
+    assert len(read) == 10 + ahead  # the thread has come to an end
 
 
 def test_ctrl_c_keeps_what_was_tracked(parameters, white_square, tmp_path):

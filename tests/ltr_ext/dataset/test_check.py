@@ -9,6 +9,7 @@ import pytest
 from ltr_ext.dataset.base import list_frames, read_ground_truth
 from ltr_ext.dataset.check import check_dataset, format_report
 from ltr_ext.dataset.registry import open_dataset
+from pytracking_ext.evaluation.running import read_frame
 from srft_plugin.cli import main
 from srft_plugin.errors import UserError
 
@@ -120,9 +121,9 @@ def sixteen_bits_per_colour(folder):
 
 
 DEFECTS = [
-    (missing_partner, "unpaired: 4 colour, 3 depth images; without partner color/00000003.jpg", 3),
+    (missing_partner, "unpaired: 4 colour, 3 depth images; without partner color/00000003.jpg", 4),
     (truncated_colour, "truncated or unreadable color/00000002.jpg", 3),
-    (truncated_depth, "truncated or unreadable depth/00000004.png", 3),
+    (truncated_depth, "truncated or unreadable depth/00000004.png", 4),
     (empty_file, "truncated or unreadable color/00000002.jpg", 3),
     (dangling_link, "truncated or unreadable color/00000002.jpg", 3),
     (odd_name, "color/: oddly named 00000008 (copy).jpg", 8),
@@ -133,7 +134,7 @@ DEFECTS = [
     (too_many_rows, "groundtruth.txt: 5 rows for 4 frames", 4),
     (columns, "groundtruth.txt, line 2: found 3 numbers", None),
     (all_absent, "groundtruth.txt: no frame shows the target", None),
-    (eight_bit_depth, "00000001.png: a depth image of shape (30, 40) and type uint8", 3),
+    (eight_bit_depth, "00000001.png: a depth image of shape (30, 40) and type uint8", 4),
     (other_size, "frame 0: colour 40x30, depth 20x15 pixels", 4),
     (no_annotation, "no ground-truth file", None),
     (no_depth, "no folder of depth images", None),
@@ -143,6 +144,7 @@ DEFECTS = [
     (in_parts_of_the_image, "groundtruth.txt: most boxes are smaller than a pixel", 4),
     (two_corners, "groundtruth.txt: most boxes reach beyond the image", 4),
 ]
+WITHOUT_DEPTH = (missing_partner, truncated_depth, eight_bit_depth)  # in one frame
 
 
 def no_rgb(folder):
@@ -199,9 +201,19 @@ def test_a_planted_defect_is_found_and_left_out_of_the_index(
     data = open_dataset("depthtrack", root, "test")
     assert data.names == (["s10"] if left is None else ["s2", "s10"])
     assert len(data[0]) == len(data[0].frames) == (left or 4)
-    if left and damage is not other_size:
-        for t in range(left):  # what is left pairs and can be read
-            data[0].frames.rgb(t), data[0].frames.aux(t)
+    by_rgb = [t for t in range(left or 4) if "aux" not in read_frame(data[0], t)[1]]
+    assert len(by_rgb) == (damage in WITHOUT_DEPTH)
+
+
+@pytest.mark.parametrize("damage", WITHOUT_DEPTH)
+def test_nothing_is_learned_from_frames_without_depth(write_copy, damage):
+    root = write_copy("depthtrack")
+    damage((root / "test").rename(root / "train") / "s2")
+    assert run("depthtrack", root, "--fix-index") == 1
+    (sequence, _) = open_dataset("depthtrack", root, "train")
+    assert len(sequence) == len(sequence.frames) == 3
+    for t in range(3):
+        sequence.frames.rgb(t), sequence.frames.aux(t)
 
 
 def test_images_that_are_not_looked_at_do_not_end_the_check(write_copy):

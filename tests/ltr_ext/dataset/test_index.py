@@ -5,23 +5,33 @@ import pytest
 
 from ltr_ext.dataset.index import index_path
 from ltr_ext.dataset.registry import open_dataset
+from ltr_ext.models.checkpoint import BUNDLED
+from pytracking_ext.evaluation.running import read_frame, track_many
+from pytracking_ext.parameter.srft import from_checkpoint
 from srft_plugin.cli import main
 from srft_plugin.errors import UserError
 
 
-def fix_index(name, root) -> int:
-    return main(["data", "check", name, str(root), "--split", "test", "--fix-index"])
+def fix_index(name, root, part="test") -> int:
+    return main(["data", "check", name, str(root), "--split", part, "--fix-index"])
 
 
 @pytest.mark.parametrize(
-    "missing", [["depth/00000003.png"], ["color/00000003.jpg", "depth/00000003.png"]]
+    ("part", "missing"),
+    [
+        ("train", ["depth/00000003.png"]),
+        ("train", ["color/00000003.jpg", "depth/00000003.png"]),
+        ("test", ["color/00000003.jpg", "depth/00000003.png"]),
+        ("test", ["color/00000003.jpg"]),
+    ],
 )
-def test_boxes_stay_with_their_frames_when_one_is_left_out(write_copy, copies, missing):
+def test_boxes_stay_with_their_frames_when_one_is_left_out(write_copy, copies, part, missing):
     root = write_copy("depthtrack")
+    folder = (root / "test").rename(root / part)
     for file in missing:
-        (root / "test" / "s2" / file).unlink()
-    fix_index("depthtrack", root)
-    sequence = open_dataset("depthtrack", root, "test")[0]
+        (folder / "s2" / file).unlink()
+    fix_index("depthtrack", root, part)
+    sequence = open_dataset("depthtrack", root, part)[0]
     expected = [copies.BOXES[t] for t in (0, 1, 3)]
     np.testing.assert_array_equal(sequence.boxes, expected)
     assert list(sequence.frames.rgb_names) == ["00000001.jpg", "00000002.jpg", "00000004.jpg"]
@@ -42,15 +52,39 @@ def test_boxes_stay_with_their_frames_when_one_is_left_out(write_copy, copies, m
 def test_the_index_pairs_by_number_where_frames_are_missing(
     tmp_path, copies, rgb, aux, kept, offset
 ):
-    folder = tmp_path / "testingset" / "boy"
+    folder = tmp_path / "trainingset" / "boy"
     copies.write_images(folder / "visible", [f"v{n:04d}.jpg" for n in rgb])
     copies.write_images(folder / "infrared", [f"i{n:04d}.jpg" for n in aux])
     copies.write_rows(folder / "visible.txt", [(t, 2, 12, 9) for t in range(8)])
-    assert fix_index("lasher", tmp_path) == 1
-    sequence = open_dataset("lasher", tmp_path, "test")[0]
+    assert fix_index("lasher", tmp_path, "train") == 1
+    sequence = open_dataset("lasher", tmp_path, "train")[0]
     assert list(sequence.frames.rgb_names) == [f"v{n:04d}.jpg" for n in kept]
     assert list(sequence.frames.aux_names) == [f"i{n + offset:04d}.jpg" for n in kept]
     np.testing.assert_array_equal(sequence.boxes[:, 0], [n - rgb[0] for n in kept])
+    folder.parent.rename(tmp_path / "testingset")  # where all colour images count
+    assert fix_index("lasher", tmp_path) == 1
+    sequence = open_dataset("lasher", tmp_path, "test")[0]
+    assert list(sequence.frames.rgb_names) == [f"v{n:04d}.jpg" for n in rgb]
+    partners = [f"i{n + offset:04d}.jpg" if n in kept else "" for n in rgb]
+    assert list(sequence.frames.aux_names) == partners
+    np.testing.assert_array_equal(sequence.boxes[:, 0], [n - rgb[0] for n in rgb])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_test_frames_without_partner_are_tracked_by_rgb(write_copy, caplog, first):
+    root = write_copy("depthtrack")
+    number = 1 if first else 3
+    (root / "test" / "s2" / "depth" / f"{number:08d}.png").unlink()
+    with pytest.raises(UserError, match="4 colour images in color/ but 3 depth images"):
+        open_dataset("depthtrack", root, "test")[0]
+    fix_index("depthtrack", root)
+    sequence = open_dataset("depthtrack", root, "test")[0]
+    assert sequence.frames.aux_path(number - 1) is None
+    read = [read_frame(sequence, t)[1] for t in range(4)]
+    assert [t + 1 for t in range(4) if "aux" not in read[t]] == [number]
+    assert f"{number:08d}.jpg: no image in" in caplog.text and "RGB image alone" in caplog.text
+    (outcome,) = track_many([sequence], from_checkpoint(BUNDLED, "cpu"), 1)
+    assert np.isfinite(outcome[1].boxes).all()
 
 
 @pytest.mark.parametrize("name", ["depthtrack", "lasher", "rgbt234", "visevent", "otb"])
