@@ -37,7 +37,8 @@ def convert(
         to: ``two_branch``, or the name of a network to start from these weights.
         modality: ``depth``, ``thermal`` or ``event``: written to the metadata.
         name: network that ``source`` holds, where its tensors fit several, or that it starts.
-        partial, resize_positions: see ``checkpoint.load_weights``; they need ``name``.
+        partial, resize_positions: see ``checkpoint.load_weights``; they need ``name``. Of a
+            classifier a part is taken in any case, and its positions are resized.
 
     Returns:
         The network that was written.

@@ -157,7 +157,11 @@ def test_depth_of_another_size_is_refused(parameters, draw, white_finder):
 
 
 @pytest.mark.parametrize(
-    "box", [(1, 2, 0, 5), (1, 2, math.nan, 5), (200, 2, 5, 5), (-9, 2, 5, 5), (1, 2, math.inf, 5)]
+    "box",
+    [
+        *((1, 2, 0, 5), (1, 2, math.nan, 5), (200, 2, 5, 5), (-9, 2, 5, 5), (1, 2, math.inf, 5)),
+        *((1, 2, 1e7, 5), (1, 2, 5, 1e300), (1, 2, 1e-200, 1e-200), (math.nan, 2, 5, 5)),
+    ],
 )
 def test_an_impossible_initial_box_is_named(parameters, draw, box):
     with pytest.raises(UserError, match="initial box"):

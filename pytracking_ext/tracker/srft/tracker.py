@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -351,17 +350,19 @@ def checked_box(box: Sequence[float], shape: Sequence[int]) -> tuple[float, floa
     """The initial ``box``, xywh in pixels of a frame of ``shape`` (H, W, ...).
 
     Raises:
-        UserError: it is not finite, has no area, or lies outside the frame.
+        UserError: it is not finite, has no area, lies outside the frame, or is more than twice as
+            large.
     """
     try:
         x, y, w, h = (float(value) for value in box)
     except (TypeError, ValueError) as error:
         raise UserError(f"initial box {box}: expected x, y, width, height in pixels") from error
     height, width = shape[:2]
-    finite = all(map(math.isfinite, (x, y, w, h)))
-    if not finite or w <= 0 or h <= 0 or x >= width or y >= height or x + w <= 0 or y + h <= 0:
+    sized = 0 < w <= 2 * width and 0 < h <= 2 * height and w * h > 0  # which may underflow
+    if not (sized and -w < x < width and -h < y < height):
         raise UserError(
             f"initial box {[x, y, w, h]} is not a target in a {width}x{height} image; expected "
-            "x, y, width, height in pixels with a positive area inside the image"
+            "x, y, width, height in pixels with a positive area inside the image, and no more than "
+            "twice its size"
         )
     return x, y, w, h
