@@ -140,10 +140,19 @@ class SRFT(optim.Optimizer):
         return {name: value for name, value in self.__dict__.items() if name != "step"}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; its parameters must be known to the bound prior, where there is one."""
+        """Add a group; its parameters must be known to the bound prior, where there is one.
+
+        Raises:
+            UserError: they are not; the optimizer is as it was.
+        """
         self.inner.add_param_group(param_group)
+        try:
+            operations = self._group_parameters()
+        except UserError:
+            self.param_groups.pop()
+            raise
         # Ranks of a loaded state may be others than those of the bound prior.
-        self._operations = _ranked(self._group_parameters(), self._prior_ranks())
+        self._operations = _ranked(operations, self._prior_ranks())
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, as the wrapped optimizer does."""

@@ -135,6 +135,8 @@ def test_several_groups_and_add_param_group():
     assert len(optimizer.state_dict()["srft"]["prior_ranks"]) == 4
     with pytest.raises(UserError, match=r"shapes \(7,\)\) are unknown to the bound prior"):
         optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(7))]})
+    assert len(optimizer.param_groups) == 2
+    train(network, optimizer, 1)
 
 
 def test_a_group_added_after_a_resume_leaves_the_loaded_ranks():
