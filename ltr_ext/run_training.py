@@ -14,6 +14,7 @@ import math
 import os
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import Recipe
 from ltr_ext.trainers.checkpoints import CheckpointFolder
+from ltr_ext.trainers.lock import run_lock
 from ltr_ext.trainers.log import FILE
 from ltr_ext.trainers.preparation import parameter_groups, prepare
 from ltr_ext.trainers.processes import Processes, join_processes, seed_everything
@@ -72,9 +74,22 @@ def train(
         The network file, ready for tracking.
 
     Raises:
-        UserError: wrong data, checkpoint or settings; see the message.
+        UserError: wrong data, checkpoint or settings, or another process trains in ``folder``; see
+            the message.
     """
     processes, device = join_processes(str(device))
+    with ExitStack() as held:
+        return _train(recipe, folder, device, accept_changes, processes, held)
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    device: torch.device,
+    accept_changes: bool,
+    processes: Processes,
+    held: ExitStack,
+) -> Path:
     share = processes.share(recipe.batch_size, recipe.accumulate)
     if CheckpointFolder(folder).started():  # before anything of the run is made anew
         check_settings(folder, recipe, accept_changes)
@@ -91,6 +106,8 @@ def train(
         part = even_batch(max(samples // processes.count, 1), share)
         validation = _loader(recipe, pairs, part, 0, samples, processes, device)
     parameter_groups(network, recipe)  # a wrong rate shows before the prior is estimated
+    if processes.is_first:
+        held.enter_context(run_lock(folder))  # nothing is written before
     prior = run_prior(recipe, network, base, folder, device, processes)
     model = prepare(network, recipe, device, processes)
     options = regularizer_options(recipe, updates_by_kernels(recipe, device, processes))
