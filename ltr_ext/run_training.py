@@ -79,7 +79,22 @@ def train(
     """
     processes, device = join_processes(str(device))
     with ExitStack() as held:
-        return _train(recipe, folder, device, accept_changes, processes, held)
+        try:
+            return _train(recipe, folder, device, accept_changes, processes, held)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"{device} has too little memory: lower batch_size, or compute it in parts by "
+                f"accumulate=2 or more; precision=bf16 and checkpoint_activations=true take less "
+                f"({str(error).splitlines()[0]})"
+            ) from error
+        except RuntimeError as error:  # torch raises it wherever the training happens to be
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                "a process that prepares batches has died, as where memory, or the shared memory "
+                "of a container (/dev/shm), is short: lower workers, or give it more "
+                f"({str(error).splitlines()[0]})"
+            ) from error
 
 
 def _train(

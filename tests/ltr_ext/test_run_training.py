@@ -379,3 +379,34 @@ def test_two_processes_with_half_the_batch_equal_one(base, tmp_path):
 
     assert len(losses("one")) == 2
     assert losses("two") == pytest.approx(losses("one"), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory.\nSee"),
+            r"cpu has too .*accumulate=2.*memory\.\)",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. "),
+            "lower workers",
+        ),
+    ],
+)
+def test_too_little_memory_is_a_plain_error(tmp_path, monkeypatch, error, message):
+    def step(*_):
+        raise error
+
+    monkeypatch.setattr(Trainer, "_train_step", step)
+    with pytest.raises(UserError, match=message):
+        run_training.train(SCRATCH, tmp_path)
+
+
+def test_a_loading_process_that_dies_is_a_plain_error(tmp_path, monkeypatch):
+    def die(*_):
+        os._exit(9)
+
+    monkeypatch.setattr("ltr_ext.data.sampler.PairDataset.__getitem__", die)
+    with pytest.raises(UserError, match="a process that prepares batches has died"):
+        run_training.train(SCRATCH.override(["workers=1"]), tmp_path)
