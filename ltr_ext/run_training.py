@@ -298,13 +298,21 @@ def given_prior(recipe: Recipe, base: TrackingNetwork, kind: type[Prior]) -> Pri
     """The prior in the file that the recipe names, cut to its ``top_k``.
 
     Raises:
-        UserError: no such file, the prior of other weights, or one with fewer eigenvalues.
+        UserError: no such file, the prior of other weights or of another kind, or one with fewer
+            eigenvalues.
     """
     prior = kind.load(recipe.prior)
     if prior.metadata.get("weights_sha256") != weights_sha256(base):
         raise UserError(
             f"{recipe.prior} is not the prior of base={recipe.base}: it was made from other "
             "weights; make one with `srft sensitivity`, or leave prior= out"
+        )
+    diagonal = prior.metadata.get("method") == "diagonal"
+    if diagonal != (kind is DiagonalFisher):
+        found, wanted = ("operations", "single parameters")[:: -1 if diagonal else 1]
+        raise UserError(
+            f"{recipe.prior} is a prior of {found}, and regularizer={recipe.regularizer} needs one "
+            f"of {wanted}, the {PRIORS[kind]} of a run; take that, or leave prior= out"
         )
     return prior if kind is DiagonalFisher else prior.leading(recipe.top_k)
 
@@ -319,8 +327,10 @@ def source_prior(
     """Prior sensitivity of the base tracker on the recipe's RGB data (III-B.1), by ``method``.
 
     Raises:
-        UserError: fewer samples than eigenvalues, before any is read.
+        UserError: no data set, or fewer samples than eigenvalues, before any is read.
     """
+    if not recipe.source:
+        raise UserError("source names no data set; give one, such as source=synthetic_rgb")
     if kind is Prior and _prior_count(recipe, kind) < recipe.top_k:
         raise UserError(
             f"top_k is {recipe.top_k} and prior_samples {recipe.prior_samples}; a sample gives at "

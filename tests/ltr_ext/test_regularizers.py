@@ -1,5 +1,7 @@
 """Regularizers with state or files of their own, through the real trainer."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -68,6 +70,14 @@ def test_a_given_prior_is_used_and_must_be_of_the_base(base, tmp_path, monkeypat
 
     with pytest.raises(UserError, match="holds 3 eigenvalues per operation, top_k is 4"):
         run_training.given_prior(recipe.override(["top_k=4"]), network, run_training.Prior)
+    for name, kind, found in (
+        ("ewc:diagonal", run_training.DiagonalFisher, "of operations"),
+        ("srft", run_training.Prior, "of single parameters"),
+    ):
+        with pytest.raises(UserError, match=rf"prior.safetensors is a prior {found}.*={name} need"):
+            run_training.given_prior(recipe.override([f"regularizer={name}"]), network, kind)
+        replace(prior, metadata=prior.metadata | {"method": "diagonal"}).save(recipe.prior)
+    prior.save(recipe.prior)
     with torch.no_grad():
         next(network.parameters()).add_(1)
     with pytest.raises(UserError, match="made from other weights"):
@@ -93,6 +103,7 @@ def test_recipe_refuses_bad_options_at_once(overrides, message):
     [
         (["regularizer=tracer", "regularizer_options=beta=-1"], "beta is -1.0; expected more"),
         (["regularizer=ewc", "base=none"], "ewc needs the prior of a base network"),
+        (["source="], "source names no data set"),
     ],
 )
 def test_run_refuses_bad_values(base, tmp_path, overrides, message):
