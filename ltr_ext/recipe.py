@@ -124,6 +124,8 @@ class Recipe:
                 raise UserError(f"{name} must be at least {low}{below}, not {value}")
         if not self.grad_clip > 0:
             raise UserError(f"grad_clip must be above 0, not {self.grad_clip}; inf clips nothing")
+        if not self.save_minutes >= 0:
+            raise UserError(f"save_minutes must be at least 0, not {self.save_minutes}")
         if not self.datasets:
             raise UserError("datasets names none; give one, such as datasets=depthtrack")
         if self.samples_per_epoch < self.batch_size:

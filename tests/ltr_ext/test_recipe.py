@@ -50,6 +50,8 @@ def test_overrides_take_the_type_of_the_field():
         ("skip_unreadable=-1", "skip_unreadable must be at least 0"),
         ("grad_clip=0", "grad_clip must be above 0, not 0.0; inf clips nothing"),
         ("lr_groups=fusion=-1", "regex=rate.*a rate is finite and at least 0"),
+        ("save_minutes=nan", "save_minutes must be at least 0, not nan"),
+        ("save_minutes=-1", "save_minutes must be at least 0, not -1.0"),
         ("datasets=", "datasets names none"),
         ("batch_size=11", "smaller than one batch"),
     ],
