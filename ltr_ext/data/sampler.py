@@ -120,9 +120,21 @@ class PairDataset(Dataset):
 
     @property
     def modality(self) -> str | None:
-        """The modality of all data sets; None where they differ."""
-        found = {dataset[0].modality for dataset in self.datasets}
+        """The modality of all data sets; None where they differ.
+
+        Raises:
+            UserError: more sequences of one cannot be read than may be skipped.
+        """
+        found = set(map(self._modality_of, self.datasets))
         return found.pop() if len(found) == 1 else None
+
+    def _modality_of(self, dataset: SequenceSet) -> str | None:
+        for index in range(len(dataset)):
+            try:
+                return dataset[index].modality
+            except UserError:
+                if index == min(self.skip_unreadable, len(dataset) - 1):
+                    raise
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         attempt = 0

@@ -167,6 +167,19 @@ def test_the_modality_of_all_data_is_known():
     assert make([Painted(modality="event"), Painted(modality="depth")]).modality is None
 
 
+def test_the_modality_is_known_where_the_first_sequences_are_left_out():
+    class Unreadable(Painted):
+        def __getitem__(self, index):
+            if index < 2:
+                raise UserError("no ground-truth file")
+            return super().__getitem__(index)
+
+    assert make([Unreadable(modality="event")], skip_unreadable=2).modality == "event"
+    for most in (0, 1):
+        with pytest.raises(UserError, match="no ground-truth file"):
+            _ = make([Unreadable()], skip_unreadable=most).modality
+
+
 def test_grey_reaches_the_copy_that_stands_for_the_auxiliary_image():
     item = make([Painted(modality=None)], augmentation=Augmentation(grey=1))[0]
     assert torch.equal(item["search"][:3], item["search"][3:])
