@@ -152,10 +152,11 @@ class PairDataset(Dataset):
     def _sample(self, rng: np.random.Generator) -> dict[str, Tensor]:
         dataset = self.datasets[rng.choice(len(self.datasets), p=self.probabilities)]
         sequence = dataset[int(rng.integers(len(dataset)))]
-        first, second = choose_frames(sequence.visible, self.max_gap, rng, sequence.name)
+        shown = self._shown(sequence)
+        first, second = choose_frames(shown, self.max_gap, rng, sequence.name)
         spec, boxes = self.spec, sequence.boxes
         around = self._displace(boxes[second], rng)
-        earlier = frames_before(sequence.visible, first, self.max_gap, spec.templates - 1, rng)
+        earlier = frames_before(shown, first, self.max_gap, spec.templates - 1, rng)
         views = self._views(
             sequence,
             *(
@@ -175,6 +176,13 @@ class PairDataset(Dataset):
             "search": images[-1],
             "search_box": found[-1],
         }
+
+    def _shown(self, sequence: Sequence) -> np.ndarray:
+        """(N,) bool: frames that show the target and have the images that the network reads."""
+        partners = getattr(sequence.frames, "aux_names", ())
+        if not self.spec.reads_aux or "" not in partners:  # an index of a test part has such frames
+            return sequence.visible
+        return sequence.visible & [name != "" for name in partners]
 
     def _planes(self, view: View) -> Tensor:
         """(C, H, W) uint8, as many channels as the network reads."""

@@ -131,7 +131,7 @@ def usable_sequence(entry: Entry, bad_files: set[Path], alone: bool) -> Sequence
         pairs = pair_by_number(frames) or []
     elif frames.aux_folder and len(frames.rgb_names) < len(boxes):  # each may lack another one
         pairs = pair_by_number(frames) or pairs
-    if alone and pairs:
+    if alone and (pairs or not frames.aux_names):
         partner = dict(pairs)
         pairs = [(rgb, partner.get(rgb, "")) for rgb in frames.rgb_names]
     kept = [

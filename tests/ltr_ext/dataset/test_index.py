@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from ltr_ext.data.sampler import PairDataset
 from ltr_ext.dataset.index import index_path
 from ltr_ext.dataset.registry import open_dataset
 from ltr_ext.models.checkpoint import BUNDLED
+from ltr_ext.models.registry import network_spec
 from pytracking_ext.evaluation.running import read_frame, track_many
 from pytracking_ext.parameter.srft import from_checkpoint
 from srft_plugin.cli import main
@@ -85,6 +87,25 @@ def test_test_frames_without_partner_are_tracked_by_rgb(write_copy, caplog, firs
     assert f"{number:08d}.jpg: no image in" in caplog.text and "RGB image alone" in caplog.text
     (outcome,) = track_many([sequence], from_checkpoint(BUNDLED, "cpu"), 1)
     assert np.isfinite(outcome[1].boxes).all()
+
+
+def test_pairs_from_a_test_part_are_of_frames_with_a_partner(write_copy):
+    root = write_copy("depthtrack")
+    (root / "test/s2/depth/00000003.png").unlink()
+    fix_index("depthtrack", root)
+    data = open_dataset("depthtrack", root, "test")
+    pairs = PairDataset([data], None, network_spec("two_branch_tiny"), 40)
+    assert {tuple(pairs[i]["search"].shape[:1]) for i in range(40)} == {(6,)}
+
+
+def test_a_test_sequence_without_any_auxiliary_image_is_tracked_by_rgb(write_copy):
+    root = write_copy("depthtrack")
+    for file in (root / "test/s2/depth").iterdir():
+        file.unlink()
+    fix_index("depthtrack", root)
+    sequence = open_dataset("depthtrack", root, "test")[0]
+    assert sequence.name == "s2" and sequence.frames.aux_names == [""] * 4
+    assert all("aux" not in read_frame(sequence, t)[1] for t in range(4))
 
 
 @pytest.mark.parametrize("name", ["depthtrack", "lasher", "rgbt234", "visevent", "otb"])
