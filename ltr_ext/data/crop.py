@@ -19,6 +19,8 @@ from numpy.typing import ArrayLike
 
 from srft_plugin.errors import UserError
 
+LARGEST = 16384  # side in pixels up to which a crop is OSTrack's to the pixel
+
 
 class Window(NamedTuple):
     """A square of the frame in whole pixels; it may reach beyond the image."""
@@ -39,12 +41,13 @@ def crop_window(box: ArrayLike, factor: float, context: bool = False) -> Window:
     Raises:
         UserError: the box has no finite positive area.
     """
-    x, y, w, h = (float(value) for value in box)
-    if not (all(map(math.isfinite, (x, y, w, h))) and w > 0 and h > 0):
-        raise UserError(f"no crop around box {[x, y, w, h]}: expected x, y, w, h with w, h > 0")
+    x, y, w, h = given = [float(value) for value in box]
     if context:
         margin = (factor - 1) * ((w + h) / 2)
         w, h, factor = w + margin, h + margin, 1.0
+    finite = all(map(math.isfinite, (x, y, w * h * factor)))  # the area may overflow
+    if not (finite and min(given[2:]) > 0):
+        raise UserError(f"no crop around box {given}: expected x, y, w, h with w, h > 0")
     return _window(box, math.ceil(math.sqrt(w * h) * factor))
 
 
@@ -65,7 +68,9 @@ def cut(
     result as recolouring the whole image before, at a fraction of the cost.
 
     A window that reaches the right or lower border also loses the last column or row of the image:
-    the rule of the public code, kept because published weights were trained with it.
+    the rule of the public code, kept because published weights were trained with it. One of a side
+    above ``LARGEST``, as around a wrong box, is not laid out in memory, and its pixels may differ
+    by the rounding of their places.
     """
     height, width = image.shape[:2]
     left, top, side = window
@@ -73,13 +78,18 @@ def cut(
     x0, x1 = max(left, 0), right if right < width else width - 1
     y0, y1 = max(top, 0), bottom if bottom < height else height - 1
     inside = image[y0 : max(y1, y0), x0 : max(x1, x0)]
-    if recolour and inside.size:
-        inside = recolour(inside)
-    if inside.shape[:2] != (side, side):
+    if not inside.size:
         channels, kind = (image.shape[2:], image.dtype) if recolour is None else ((3,), np.uint8)
-        padded = np.zeros((side, side, *channels), kind)
-        if inside.size:
-            padded[y0 - top : y1 - top, x0 - left : x1 - left] = inside
+        return np.zeros((size, size, *channels), kind)
+    if recolour:
+        inside = recolour(inside)
+    if side > LARGEST:
+        scale = size / side
+        x, y = (scale * (at + 0.5) - 0.5 for at in (x0 - left, y0 - top))
+        return cv2.warpAffine(inside, np.array([[scale, 0, x], [0, scale, y]]), (size, size))
+    if inside.shape[:2] != (side, side):
+        padded = np.zeros((side, side, *inside.shape[2:]), inside.dtype)
+        padded[y0 - top : y1 - top, x0 - left : x1 - left] = inside
         inside = padded
     if side == size:
         return inside.copy()

@@ -1,10 +1,12 @@
 """Crops against the public code's pixels, and boxes on their way in and out."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ltr_ext.data import crop
 from ltr_ext.data.crop import box_to_crop, box_to_frame, crop_window, cut, sample_target
 from srft_plugin.errors import UserError
 
@@ -104,7 +106,28 @@ def test_the_box_in_the_crop_is_where_the_target_is_seen(centre, size, offset):
     assert (seen_y * (np.arange(256) + 0.5)).sum() / seen_y.sum() == pytest.approx(cy, abs=0.2)
 
 
-@pytest.mark.parametrize("box", [(0, 0, 0, 5), (0, 0, 5, -1), (np.nan, 0, 5, 5), (0, 0, np.inf, 5)])
-def test_a_box_without_area_is_an_error(box):
+@pytest.mark.parametrize(
+    "box",
+    [(0, 0, 0, 5), (0, 0, 5, -1), (np.nan, 0, 5, 5), (0, 0, np.inf, 5), (0, 0, 1e300, 1e300)],
+)
+@pytest.mark.parametrize("context", [False, True])
+def test_a_box_without_area_is_an_error(box, context):
     with pytest.raises(UserError, match="w, h > 0"):
-        crop_window(box, 4.0)
+        crop_window(box, 4.0, context)
+
+
+@pytest.mark.parametrize("channels", [(), (3,), (6,)])
+def test_a_huge_crop_is_that_of_the_square_without_laying_it_out(channels, monkeypatch):
+    image = np.random.default_rng(0).integers(1, 256, (300, 400, *channels), dtype=np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 20)
+    for window in ((-700, -900, 1600), (-100, -1300, 1500), (150, 140, 1400)):
+        whole = cut(image, window, 128).astype(int)
+        monkeypatch.setattr(crop, "LARGEST", 1000)
+        found = cut(image, window, 128)
+        monkeypatch.undo()
+        assert found.shape == whole.shape
+        inside = cv2.erode((whole > 0).astype(np.uint8), np.ones((3, 3))) > 0
+        assert inside.any() and np.abs(found - whole)[inside].max() <= 6
+        assert (found > 0).mean() == pytest.approx((whole > 0).mean(), abs=0.03)
+    for window in ((-(10**8), -(10**8), 10**9), (10**9, 0, 10**9)):
+        assert cut(image, window, 64).shape == (64, 64, *channels)
