@@ -48,8 +48,8 @@ def read_stream(path: str | os.PathLike) -> EventStream:
 
     HDF5: columns t, x, y, p in the file or in its group ``events``, and ``t_offset`` where times
     count from there; t in seconds where some have fractions, else in microseconds. Text: rows
-    ``t x y p``, t in seconds when it has a decimal point, else in microseconds; p is 1 for on and 0
-    or -1 for off. Lines that begin with # are comments.
+    ``t x y p``, t in seconds when some have fractions or the first a decimal point, else in
+    microseconds; p is 1 for on and 0 or -1 for off. Lines that begin with # are comments.
 
     Raises:
         UserError: the file is absent, damaged, of another kind, or a library is not installed.
@@ -134,7 +134,8 @@ def _read_text(path: Path) -> EventStream:
             raise ValueError("a number is not finite")
     except ValueError as error:
         raise UserError(f"{path}: expected rows of t x y p ({error})") from error
-    seconds = "." in first.replace(",", " ").split()[0]
+    # C++ writes a first time of 0.0 as 0, and small ones as 1e-06
+    seconds = "." in first.replace(",", " ").split()[0] or (table[:, 0] % 1).any()
     t = np.rint(table[:, 0] * (1e6 if seconds else 1)).astype(np.int64)
     x, y = table[:, 1].astype(np.int64), table[:, 2].astype(np.int64)
     return EventStream(Events(t, x, y, table[:, 3] > 0), None, np.zeros(0, int))

@@ -98,6 +98,12 @@ def test_times_in_text_are_seconds_whatever_stands_above_them(tmp_path, head):
     assert read_stream(tmp_path / "a.txt").events.t.tolist() == [500_000, 600_000]
 
 
+@pytest.mark.parametrize("first", ["0", "1e-06"])
+def test_times_in_text_are_seconds_however_the_first_is_written(tmp_path, first):
+    (tmp_path / "a.txt").write_text(f"{first} 1 2 1\n0.000125 1 2 0\n0.5 1 2 0\n")
+    assert read_stream(tmp_path / "a.txt").events.t[1:].tolist() == [125, 500_000]
+
+
 def test_events_out_of_order_are_sorted(tmp_path):
     (tmp_path / "a.txt").write_text("30 1 0 1\n10 2 0 1\n20 3 0 0\n")
     np.testing.assert_array_equal(read_stream(tmp_path / "a.txt").events.x, [2, 3, 1])
