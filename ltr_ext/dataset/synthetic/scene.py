@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
 
 import cv2
 import numpy as np
@@ -31,6 +30,7 @@ from .objects import (
 from .textures import noise_tile, texture_bank
 
 MINIMUM_VISIBLE = 0.15  # below this visible share of its area the target counts as absent
+MOST_ATTEMPTS = 500  # scenes that are tried for one that shows its target at the start
 _CORNERS = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
 # Where the interior of an object is probed for visibility, in object coordinates [-1, 1]^2.
 _PROBES = np.stack(np.meshgrid(*[np.linspace(-0.95, 0.95, 12)] * 2), -1).reshape(-1, 2)
@@ -73,11 +73,20 @@ class SceneOptions:
 
 
 def visible_scene(seed: tuple[int, ...], options: SceneOptions | None = None) -> Scene:
-    """The first scene of the stream ``seed`` whose first frame shows the target."""
-    for attempt in count():
+    """The first scene of the stream ``seed`` whose first frame shows the target.
+
+    Raises:
+        UserError: there is none among many.
+    """
+    for attempt in range(MOST_ATTEMPTS):
         scene = Scene((*seed, attempt), options)
         if np.isfinite(scene.boxes[0]).all():
             return scene
+    raise UserError(
+        f"none of {MOST_ATTEMPTS} scenes shows enough of its target at the start: target_size is "
+        f"{scene.options.target_size} in {scene.options.width}x{scene.options.height} pixels; "
+        "lower it, or occluders"
+    )
 
 
 class Scene:

@@ -170,6 +170,12 @@ def test_scenes_that_cannot_be(option, message):
         SceneOptions(**option)
 
 
+def test_a_target_too_large_to_be_seen_ends_the_search():
+    options = SceneOptions(width=64, height=64, target_size=(500.0, 500.0), length=2)
+    with pytest.raises(UserError, match=r"target_size is \(500.0, 500.0\) in 64x64 pixels"):
+        visible_scene((1, 0), options)
+
+
 def test_hidden_targets_are_absent():
     """Where the box says absent, the depth camera sees something nearer at nearly all of it."""
     options = SceneOptions(length=60, occluders=(3, 3), distractors=(0, 0))
