@@ -124,16 +124,20 @@ class Demo:
             raise UserError(f"the seed is {self.seed}; expected a number from 0 on")
         stamp = self.folder / "demo.json"
         settings = {"size": size, "seed": self.seed}
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is no folder; choose another --out")
         if stamp.exists() and fresh:
             shutil.rmtree(self.folder)
-        if stamp.exists() and json.loads(stamp.read_text("utf-8")) != settings:
+        text = json.dumps(settings)
+        found = stamp.read_text("utf-8", "replace") if stamp.exists() else text
+        if found != text:
             raise UserError(
-                f"{self.folder} holds a demo with other settings ({stamp.read_text('utf-8')}); "
-                "choose another --out, or --fresh to discard it"
+                f"{self.folder} holds a demo with other settings ({found}); choose another --out, "
+                "or --fresh to discard it"
             )
         if not stamp.exists() and self.folder.exists() and any(self.folder.iterdir()):
             raise UserError(f"{self.folder} is not empty and not a demo; choose another --out")
-        write_text(stamp, json.dumps(settings))
+        write_text(stamp, text)
 
     def run(self) -> dict[str, dict[str, Any]]:
         """All steps; scores of each tracker by name."""

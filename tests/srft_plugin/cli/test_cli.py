@@ -205,6 +205,16 @@ class TestDemoFolder:
             self.demo(tmp_path / "demo").claim_folder("default", fresh=False)
         self.demo(tmp_path / "demo").claim_folder("default", fresh=True)
 
+    def test_a_file_and_a_damaged_demo_are_plain_errors(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(UserError, match="file is no folder; choose another --out"):
+            self.demo(tmp_path / "file").claim_folder("smoke", fresh=False)
+        (tmp_path / "demo").mkdir()
+        (tmp_path / "demo/demo.json").write_bytes(b'{"si\xff')
+        with pytest.raises(UserError, match="holds a demo with other settings"):
+            self.demo(tmp_path / "demo").claim_folder("smoke", fresh=False)
+        self.demo(tmp_path / "demo").claim_folder("smoke", fresh=True)
+
 
 def test_table_shows_forgetting_against_the_rgb_tracker():
     scores = {
