@@ -41,7 +41,10 @@ from .weights import RunningAverage, WeightDistance, batch_statistics
 LOG_EVERY = 20  # steps between reads of what the device has: each read waits for it
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # What the IoU of an epoch is measured on: with other settings it is no measure for those before.
-JUDGED_BY = {"datasets", "ratios", "validation", "validation_samples", "ema"}
+JUDGED_BY = {
+    "datasets", "ratios", "validation", "validation_samples", "seed", "max_gap", "centre_jitter",
+    "scale_jitter", "ema",
+}  # fmt: skip
 NETWORK, BEST = "network.safetensors", "best.safetensors"  # at the end, and after the best epoch
 
 

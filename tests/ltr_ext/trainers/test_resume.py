@@ -201,7 +201,10 @@ def test_new_settings_are_written_when_every_process_has_compared_them(mini, tmp
     assert seen == [1, 2]
 
 
-@pytest.mark.parametrize(("override", "comparable"), [("validation=any", False), ("lr=0.01", True)])
+@pytest.mark.parametrize(
+    ("override", "comparable"),
+    [("validation=any", False), ("scale_jitter=0.5", False), ("seed=4", False), ("lr=0.01", True)],
+)
 def test_the_best_epoch_is_forgotten_where_it_was_judged_by_something_else(
     mini, tmp_path, override, comparable
 ):
