@@ -160,20 +160,21 @@ def _write(file: Path, image: np.ndarray) -> None:
 
 
 def _check_same(folder: Path, tables: dict[str, str]) -> None:
-    """A finished sequence is kept only if it is the one asked for: its boxes tell.
+    """A finished sequence is kept only if it is the one asked for: its boxes and labels tell.
 
     Raises:
         UserError: it is another one.
     """
-    name, text = next(iter(tables.items()))
-    file, expected = folder / name, text.splitlines()
-    found = file.read_text("utf-8").splitlines() if file.is_file() else []
-    if found != expected:
-        raise UserError(
-            f"{file}: {len(found)} boxes of another video; expected the {len(expected)} boxes of "
-            "the one to be written (another length, seed or content was asked for before): delete "
-            "the folder of the part, or choose another one"
-        )
+    for name, text in tables.items():
+        file, expected = folder / name, text.splitlines()
+        found = file.read_text("utf-8").splitlines() if file.is_file() else []
+        if found != expected:
+            rows = "labels" if file.suffix == ".tag" else "boxes"
+            raise UserError(
+                f"{file}: {len(found)} {rows} of another video; expected the {len(expected)} "
+                f"{rows} of the one to be written (another length, seed or content was asked for "
+                "before): delete the folder of the part, or choose another one"
+            )
 
 
 def _tables(scene: Scene, kind: str) -> Iterator[tuple[str, str]]:

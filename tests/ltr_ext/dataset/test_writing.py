@@ -91,6 +91,10 @@ def test_only_the_same_video_is_kept(tmp_path, scenes):
     with pytest.raises(UserError, match=r"seq2/groundtruth.txt: 12 boxes .* expected the 9 boxes"):
         write_sequences(tmp_path, other)
     assert image.stat() == before
+    labels = tmp_path / "seq2/aux_failure.tag"  # of a camera that is blind: no box differs
+    labels.write_text("1\n" * 12)
+    with pytest.raises(UserError, match=r"seq2/aux_failure.tag: 12 labels of another video"):
+        write_sequences(tmp_path, scenes)
 
 
 def test_the_list_keeps_earlier_sequences_and_never_loses_those_of_others(tmp_path, scenes):
