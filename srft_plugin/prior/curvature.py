@@ -16,9 +16,9 @@ from srft_plugin.errors import UserError, unknown
 from srft_plugin.prior.capture import LossFn, checked_losses, only_requires_grad
 
 Product = Callable[[Tensor], Tensor | None]
-# Of (network, loss_fn, batch, block, vectors): the number of samples, and the product with the
-# curvature of the sum of their losses; None if that does not depend on the block.
-BatchProduct = Callable[..., tuple[int, Sequence[Tensor]] | None]
+# Of (network, loss_fn, batch, block, vectors): the product with the curvature of the sum of the
+# losses; None if that does not depend on the block.
+BatchProduct = Callable[..., Sequence[Tensor] | None]
 
 
 def lanczos_spectra(
@@ -67,7 +67,7 @@ def lanczos_spectra(
         with only_requires_grad(network, members), sdpa_kernel(SDPBackend.MATH):
             spectra[group] = _lanczos(
                 lambda v, block=block: _mean_product(
-                    PRODUCTS[curvature], network, loss_fn, batches, block, v
+                    PRODUCTS[curvature], network, loss_fn, batches, block, v, samples
                 ),
                 torch.randn(sum(p.numel() for p in block), generator=generator).to(block[0]),
                 steps,
@@ -119,33 +119,32 @@ def _mean_product(
     batches: list[Any],
     block: list[Tensor],
     vector: Tensor,
+    samples: int,
 ) -> Tensor | None:
-    """The block of the mean loss's curvature times ``vector``; None without a gradient there."""
+    """The block of the mean loss's curvature times ``vector``; None where no batch reaches it."""
     parts = [v.view_as(p) for v, p in zip(vector.split([p.numel() for p in block]), block,
                                           strict=True)]  # fmt: skip
-    total, samples = torch.zeros_like(vector), 0
+    total: Tensor | None = None
     for batch in batches:
-        found = product(network, loss_fn, batch, block, parts)
-        if found is None:
-            return None
-        n, image = found
-        samples += n
-        total += torch.cat([part.flatten() for part in image])
-    return total / samples
+        image = product(network, loss_fn, batch, block, parts)
+        if image is not None:
+            flat = torch.cat([part.flatten() for part in image])
+            total = flat if total is None else total + flat
+    return None if total is None else total / samples
 
 
 def _hessian_product(
     network: nn.Module, loss_fn: LossFn, batch: Any, block: list[Tensor], vectors: list[Tensor]
-) -> tuple[int, Sequence[Tensor]] | None:
+) -> Sequence[Tensor] | None:
     losses = checked_losses(network, loss_fn, batch)
     if not losses.requires_grad:
         return None
-    return len(losses), _second_derivative(losses.sum(), block, vectors)
+    return _second_derivative(losses.sum(), block, vectors)
 
 
 def _ggn_product(
     network: nn.Module, loss_fn: LossFn, batch: Any, block: list[Tensor], vectors: list[Tensor]
-) -> tuple[int, Sequence[Tensor]] | None:
+) -> Sequence[Tensor] | None:
     """J'HJ times ``vectors``: the network is cut off from the loss at what it returns."""
     outputs: list[Tensor] = []
     leaves: list[Tensor] = []
@@ -181,8 +180,7 @@ def _ggn_product(
         return None
     moved = torch.autograd.grad(forward, along, materialize_grads=True)
     curved = _second_derivative(losses.sum(), leaves, moved)
-    image = torch.autograd.grad(outputs, block, curved, materialize_grads=True)
-    return len(losses), image
+    return torch.autograd.grad(outputs, block, curved, materialize_grads=True)
 
 
 def _second_derivative(

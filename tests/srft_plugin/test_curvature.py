@@ -121,6 +121,34 @@ def test_lanczos_with_repeated_eigenvalues_and_unused_parameters():
     assert len(prior.spectra["b"]) == 0
 
 
+@pytest.mark.parametrize("curvature", ["hessian", "ggn"])
+def test_an_operation_that_some_batches_do_not_reach_has_their_zeros(curvature):
+    torch.manual_seed(0)
+    paths = nn.ModuleDict({"a": nn.Linear(3, 1), "b": nn.Linear(3, 1)}).double()
+    network = Chosen(paths)
+    batches = [(torch.randn(n, 3).double(), path) for n, path in ((6, "a"), (4, "b"))]
+    prior = estimate_prior(
+        network, lambda net, batch: net(*batch) ** 2, batches, None, "lanczos", 4,
+        curvature=curvature,
+    )  # fmt: skip
+    for x, path in batches:
+        rows = torch.cat([x, torch.ones(len(x), 1)], 1)  # the last is of the bias
+        expected = torch.linalg.eigvalsh(2 * rows.mT @ rows / 10).flip(0)
+        found = prior.spectra[f"paths.{path}"]
+        torch.testing.assert_close(found, expected.double(), rtol=1e-9, atol=1e-9)
+
+
+class Chosen(nn.Module):
+    """One of several layers, by the batch."""
+
+    def __init__(self, paths):
+        super().__init__()
+        self.paths = paths
+
+    def forward(self, x, path):
+        return self.paths[path](x)[:, 0]
+
+
 def test_equation_7_in_float64_is_the_rayleigh_quotient_of_its_directions():
     network, batches, whole = make_network()
     before = {name: p.clone() for name, p in network.named_parameters()}
