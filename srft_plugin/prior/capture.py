@@ -247,7 +247,7 @@ def looped_gradients(
 
 def _stacked(gradients: tuple[Tensor | None, ...], p: Tensor) -> Tensor:
     filled = [torch.zeros_like(p) if g is None else g for g in gradients]
-    return torch.stack(filled).reshape(len(filled), -1)
+    return widened(torch.stack(filled).reshape(len(filled), -1))
 
 
 def checked_losses(network: nn.Module, loss_fn: LossFn, batch: Any) -> Tensor:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from srft_plugin.errors import UserError
+from srft_plugin.precision import widened
 from srft_plugin.prior.capture import (
     Agree,
     Capture,
@@ -149,7 +150,8 @@ def _looped(
     named = dict(network.named_parameters())
     return {
         name: [
-            result.get(name, named[name].new_zeros(n, named[name].numel())) for n, result in results
+            result.get(name, widened(named[name].new_zeros(n, named[name].numel())))
+            for n, result in results
         ]
         for name in reached
     }

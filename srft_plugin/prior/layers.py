@@ -73,7 +73,7 @@ def _layer_norm(layer: nn.LayerNorm, x: Tensor, d: Tensor) -> dict[str, Factors]
 
 
 def _batch_norm(layer: _BatchNorm, x: Tensor, d: Tensor) -> dict[str, Factors]:
-    normalised = F.batch_norm(x, layer.running_mean, layer.running_var, eps=layer.eps)
+    normalised = F.batch_norm(x, layer.running_mean.to(x), layer.running_var.to(x), eps=layer.eps)
     positions = tuple(range(2, x.dim()))
     return {"weight": _sum(d * normalised, positions), "bias": _sum(d, positions)}
 

@@ -219,6 +219,26 @@ def test_bfloat16_autocast_is_close_to_float32(tracker, loss_fn, make_batch):
         assert close[name] == pytest.approx(value, rel=0.25), name
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_network_in_half_precision_is_close_to_float32(dtype):
+    """Also where squared gradients exceed float16, and for what is differentiated by sample."""
+    torch.manual_seed(3)
+    norm = nn.BatchNorm1d(5)
+    norm.running_mean.normal_()
+    network = nn.Sequential(
+        nn.Embedding(7, 4), nn.Conv1d(3, 5, 1), norm, nn.Flatten(), nn.Linear(20, 1)
+    )
+    batch = torch.randint(7, (12, 3))
+
+    def loss_fn(net, b):
+        return 4000 * net(b)[:, 0].float().square()
+
+    exact = estimate(network, loss_fn, [batch], top_k=3).sensitivity()
+    close = estimate(network.to(dtype), loss_fn, [batch], top_k=3).sensitivity()
+    assert exact["0"] > torch.finfo(torch.float16).max
+    assert close == pytest.approx(exact, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
