@@ -41,14 +41,8 @@ class FusedAdamW:
 
     def __init__(self, optimizer: Optimizer) -> None:
         groups = optimizer.param_groups
-        options = {key for key in ("amsgrad", "maximize", "differentiable")
-                   if any(group.get(key) for group in groups)}  # fmt: skip
-        if type(optimizer) is not AdamW or options:
-            found = f" with {', '.join(sorted(options))}" if options else ""
-            raise UserError(
-                f"fused=True is for plain AdamW, not {type(optimizer).__name__}{found}; "
-                f"leave fused out"
-            )
+        self.optimizer = optimizer
+        self._check_plain()
         compiler = os.environ.get("CXX", COMPILER)
         on_cpu = any(p.is_cpu for group in groups for p in group["params"])
         if on_cpu and not shutil.which(compiler):
@@ -59,7 +53,6 @@ class FusedAdamW:
         on_gpu = any(is_on_gpu(p) for group in groups for p in group["params"])
         if on_gpu and (lacking := triton_lacks()):
             raise UserError(f"fused=True needs {lacking}, or leave fused out")
-        self.optimizer = optimizer
 
     def step(self, operations: list[Operation], sensitivity: Sensitivity) -> list[Operation]:
         """One step of AdamW on the operations that the kernel can step, its update scaled by
@@ -68,7 +61,11 @@ class FusedAdamW:
         Returns:
             The others: without a state yet, not contiguous, or of a number format or ranking that
             the kernel of their device lacks.
+
+        Raises:
+            UserError: a state or a group that came later makes it another AdamW.
         """
+        self._check_plain()
         accepted = [self._accepts(operation, sensitivity) for operation in operations]
         others = [o for o, yes in zip(operations, accepted, strict=True) if not yes]
         operations = [o for o, yes in zip(operations, accepted, strict=True) if yes]
@@ -80,6 +77,16 @@ class FusedAdamW:
             update = _triton_update().update if on_gpu else update_on_cpu
             update(members, sensitivity, self.optimizer.state, *self._settings(members))
         return others
+
+    def _check_plain(self) -> None:
+        options = {key for key in ("amsgrad", "maximize", "differentiable")
+                   if any(group.get(key) for group in self.optimizer.param_groups)}  # fmt: skip
+        if type(self.optimizer) is not AdamW or options:
+            found = f" with {', '.join(sorted(options))}" if options else ""
+            raise UserError(
+                f"fused=True is for plain AdamW, not {type(self.optimizer).__name__}{found}; "
+                f"leave fused out"
+            )
 
     def _accepts(self, operation: Operation, sensitivity: Sensitivity) -> bool:
         state = self.optimizer.state

@@ -133,6 +133,20 @@ def test_only_plain_adamw_is_fused(uncompiled, make, message):
         SRFT(make(network.parameters()), None, 5, mode="transfer", fused=True)
 
 
+@pytest.mark.parametrize("option", ["amsgrad", "maximize"])
+def test_a_state_or_group_that_makes_it_another_adamw_is_refused(uncompiled, option):
+    network, other = small_network().double(), small_network().double()
+    loaded = SRFT(AdamW(network.parameters()), None, 5, mode="transfer", fused=True)
+    plain = SRFT(AdamW(other.parameters(), **{option: True}), None, 5, mode="transfer")
+    loaded.load_state_dict(plain.state_dict())
+    added = SRFT(AdamW(network[0].parameters()), None, 5, mode="transfer", fused=True)
+    added.add_param_group({"params": network[3].parameters(), option: True})
+    backward(network, 1)
+    for optimizer in (loaded, added):
+        with pytest.raises(UserError, match=f"not AdamW with {option}; leave fused out"):
+            optimizer.step()
+
+
 def test_a_machine_without_a_compiler_is_told(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setenv("CXX", "c++-13")
