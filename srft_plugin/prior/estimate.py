@@ -100,6 +100,8 @@ def weights_sha256(network: nn.Module) -> str:
     """SHA-256 over names and values of all parameters and buffers."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
+        if not isinstance(value, Tensor):  # what a module adds by get_extra_state
+            continue
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -27,6 +27,20 @@ def test_a_saved_prior_loads_as_it_was(prior, tmp_path):
     assert len(loaded.metadata["weights_sha256"]) == 64
 
 
+def test_a_network_whose_state_is_more_than_tensors():
+    class Counting(nn.Linear):
+        def get_extra_state(self):
+            return {"calls": 3}
+
+    torch.manual_seed(0)
+    networks = nn.Sequential(nn.Linear(2, 1)), nn.Sequential(Counting(2, 1))
+    networks[1][0].weight, networks[1][0].bias = networks[0][0].weight, networks[0][0].bias
+    batches = [torch.randn(3, 2)]
+    priors = [estimate_prior(n, lambda net, x: net(x)[:, 0] ** 2, batches, top_k=2)
+              for n in networks]  # fmt: skip
+    assert priors[0].metadata == priors[1].metadata
+
+
 def test_sensitivity_is_the_mean_of_the_leading_eigenvalues():
     spectrum = torch.tensor([8.0, 4.0, 3.0, 1.0]).double()
     prior = Prior({"a": spectrum, "new": spectrum[:0]}, {"a": [[4]], "new": []})
