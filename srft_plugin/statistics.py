@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+
+ELEMENTS = 1 << 14  # of a norm that a CPU takes at a time
 
 
 @torch.no_grad()
@@ -48,6 +52,17 @@ def gradient_statistics(optimizer: Optimizer, sigma: float = 1.0) -> dict[str, T
 
 def _norm(gradients: list[Tensor], order: int) -> Tensor:
     """Norm of all gradients as one vector, float64."""
+    parts = [part for g in gradients for part in _parts(g)]
     norms = [n.full_tensor() if isinstance(n, DTensor) else n
-             for n in torch._foreach_norm(gradients, order)]  # fmt: skip
+             for n in torch._foreach_norm(parts, order)]  # fmt: skip
     return torch.stack([n.double() for n in norms]).norm(order)
+
+
+def _parts(gradient: Tensor) -> Sequence[Tensor]:
+    """The gradient in at least float32; on a CPU, where a norm adds one element after the other, in
+    parts so short that little is rounded off."""
+    if gradient.dtype in (torch.float16, torch.bfloat16):
+        gradient = gradient.float()
+    if isinstance(gradient, DTensor) or not gradient.is_cpu or gradient.is_sparse:
+        return (gradient,)
+    return gradient.flatten().split(ELEMENTS)

@@ -33,6 +33,16 @@ def test_statistics_equal_those_of_the_concatenated_gradient(scale):
     torch.testing.assert_close(found["adaptation_risk"], expected, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_statistics_of_a_large_gradient_are_not_rounded_off(dtype):
+    p = nn.Parameter(torch.zeros(1 << 22, dtype=dtype))
+    p.grad = torch.full_like(p, 0.1)
+    found = gradient_statistics(SGD([p], lr=1.0))
+    assert found["gradient_sparsity"].item() == pytest.approx(1, rel=3e-4)
+    expected = 2**0.5 * 2**11 * p.grad[0].item()
+    assert found["adaptation_risk"].item() == pytest.approx(expected, rel=3e-4)
+
+
 @given(st.floats(0.01, 1), st.floats(0.01, 1))
 def test_risk_is_proportional_to_the_gradient_norm(rate, sigma):
     p = nn.Parameter(torch.zeros(2, dtype=torch.float64))
