@@ -75,7 +75,7 @@ class StackedLinear(nn.Module):
             product = torch.bmm(rows, self.weight)
         else:
             product = torch.baddbmm(self.bias[:, None], rows, self.weight)
-        return product.view(*tokens.shape[:-1], -1)
+        return product.view(*tokens.shape[:-1], product.shape[-1])
 
 
 def add_norm(

@@ -54,7 +54,7 @@ class Engine(nn.Module):
     pixels.
 
     Args:
-        network: on the device to run on; it is copied.
+        network: on the device to run on, in any number format; it is copied to float32.
         precision: float32, bfloat16, float16 (GPUs) or int8 (CPUs). Where the device lacks it,
             float32 is taken, and a warning says why. Maps and boxes are float32 in any case.
         compile: let torch.compile fuse what is left; it takes a minute at the first frame, and a
@@ -73,7 +73,7 @@ class Engine(nn.Module):
         self.device = next(network.parameters()).device
         self.dtype = usable_dtype(precision, self.device)
         self._exact = self.device.type == "cuda" and self.dtype == torch.float32
-        self.network = fuse(copy.deepcopy(network).eval(), self.dtype, pack=not compile)
+        self.network = fuse(copy.deepcopy(network).float().eval(), self.dtype, pack=not compile)
         self._memories = recall.install(self.network)
         self._template: list[Tensor] = []
         self.turn = Turn()

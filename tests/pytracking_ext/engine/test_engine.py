@@ -143,6 +143,22 @@ def test_the_network_itself_is_untouched(small, images):
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_in_another_number_format_is_taken(dtype, precision, small, images):
+    network = small("two_branch_ostrack256").to(dtype)
+    inputs = images(network, 2, 1)
+    answer, reference = Engine(network, precision)(*inputs), network.float()(*inputs)
+    bound = 1e-5 if precision == "float32" else 0.1
+    assert difference(answer, reference) < bound
+    assert {answer[name].dtype for name in MAPS} == {torch.float32}
+
+
+def test_an_empty_batch_has_an_empty_answer(small, images):
+    network = small("two_branch_ostrack256")
+    assert len(Engine(network)(*images(network, 0, 1))["pred_boxes"]) == 0
+
+
 def test_threads_that_share_an_engine_get_their_own_answers(small, images, monkeypatch):
     network = small("two_branch_ostrack256")
     engine = Engine(network)
