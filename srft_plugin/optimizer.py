@@ -30,7 +30,8 @@ class SRFT(optim.Optimizer):
 
     ``param_groups`` and ``state`` are those of the wrapped optimizer: schedulers, ``GradScaler``
     and checkpoints work as with it. ``state_dict`` adds the key ``"srft"``: step counter,
-    hyper-parameters and prior ranks, all of which ``load_state_dict`` restores.
+    hyper-parameters and prior ranks, all of which ``load_state_dict`` restores;
+    ``get_optimizer_state_dict`` of torch.distributed.checkpoint leaves it out.
 
     Args:
         optimizer: the optimizer to wrap; any but those that evaluate their closure several times.
@@ -212,8 +213,9 @@ class SRFT(optim.Optimizer):
         parameters = list(self._parameters())
         if own is None:
             raise UserError(
-                "this optimizer state has no 'srft' entry: it was saved by a plain optimizer; load "
-                "it into that optimizer before wrapping it in SRFT"
+                "this optimizer state has no 'srft' entry: it was saved by a plain optimizer (load "
+                "it into that one before wrapping it in SRFT), or by get_optimizer_state_dict of "
+                "torch.distributed, which drops that entry (save what state_dict() gives)"
             )
         if len(own["prior_ranks"]) != len(parameters):
             raise UserError(

@@ -133,7 +133,7 @@ def sample(gradient: Tensor, elements: int | None = None) -> Tensor:
     With m independent samples the rank of any element is off by more than e with a probability
     below 2 exp(-2 m e^2) (Dvoretzky, Kiefer, Wolfowitz): 8e-12 for 32,768 samples and 2 %. The
     stride is coprime to the length of a row (of a filter, in a convolution), so that all columns
-    take their turn.
+    take their turn: where that makes it longer, samples are fewer (6,110 of 80 x 840 elements).
     """
     stride = max((elements or gradient.numel()) // SAMPLES, 1)
     row = math.prod(gradient.shape[1:] or gradient.shape)
