@@ -235,19 +235,18 @@ def _read(arguments: argparse.Namespace) -> tuple[list, dict[str, Any], dict[str
     sequences, failures = read_sequences(open_test_set(arguments.benchmark, arguments.root))
     if not sequences:
         raise UserError(f"no sequence can be used: {some(list(failures.values()))}")
-    attributes = {}
+    names, attributes = [sequence.name for sequence in sequences], {}
     if arguments.attribute_files:
-        names = [sequence.name for sequence in sequences]
         attributes = read_attributes(arguments.attribute_files, arguments.benchmark, names)
-    truths = ground_truths(sequences, how, attributes)
     predictions = {}
     for label, folder in labelled(arguments.results, arguments.benchmark).items():
-        predictions[label] = read_predictions(folder, truths, arguments.base)
+        predictions[label] = read_predictions(folder, names, arguments.base)
         if not predictions[label]:
             raise UserError(
-                f"{folder} has no result of the {len(truths)} sequences in {arguments.root}; "
-                f"expected a file for each, such as {next(iter(truths))}.txt"
+                f"{folder} has no result of the {len(names)} sequences in {arguments.root}; "
+                f"expected a file for each, such as {names[0]}.txt"
             )
+    truths = ground_truths(sequences, how, attributes, set().union(*predictions.values()))
     scores = {label: score_benchmark(truths, found, how) for label, found in predictions.items()}
     return sequences, predictions, scores, failures
 

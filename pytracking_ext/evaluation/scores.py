@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
 
@@ -21,16 +21,22 @@ def ground_truths(
     sequences: Iterable[Sequence],
     how: Convention,
     attributes: Mapping[str, tuple[str, ...]] | None = None,
+    tracked: Container[str] | None = None,
 ) -> dict[str, SequenceTruth]:
     """What the sequences are scored against; images are opened only where their size counts.
 
-    ``attributes`` by sequence stand in for those that the data set itself has.
+    Args:
+        sequences: any number.
+        how: the convention.
+        attributes: by sequence, in place of those that the data set itself has.
+        tracked: names of the sequences with a result; of the others no image is opened.
     """
     truths = {}
     for sequence in sequences:
         size = None
-        if how.long_term or how.in_image:
-            height, width = sequence.frames.rgb(0).shape[:2]
+        if (how.long_term or how.in_image) and (tracked is None or sequence.name in tracked):
+            start = int(sequence.visible.argmax())  # where its tracker started
+            height, width = sequence.frames.rgb(start).shape[:2]
             size = width, height
         truths[sequence.name] = SequenceTruth(
             sequence.boxes,
@@ -43,8 +49,9 @@ def ground_truths(
 
 def score_folder(sequences: Iterable[Sequence], folder: Path, how: Convention) -> Score:
     """Scores the results in ``folder``; sequences without one are listed in ``Score.missing``."""
-    truths = ground_truths(sequences, how)
-    return score_benchmark(truths, read_predictions(folder, truths), how)
+    sequences = list(sequences)
+    predictions = read_predictions(folder, [sequence.name for sequence in sequences])
+    return score_benchmark(ground_truths(sequences, how, tracked=predictions), predictions, how)
 
 
 def total_table(benchmark: str, scores: Mapping[str, Score], bootstrap: bool = False) -> Table:

@@ -74,6 +74,12 @@ def test_score_says_what_is_missing(depthtrack, results, capsys):
     (results / "cup.txt").unlink()
     assert srft("score", "depthtrack", depthtrack, results, "--bootstrap") == 1
     assert "1 of 2 sequences have no result and are left out: cup" in capsys.readouterr().out
+    image = depthtrack / "test" / "cup" / "color" / "00000001.jpg"
+    whole = image.read_bytes()
+    image.write_bytes(b"")  # and what has no result is not opened
+    assert srft("score", "depthtrack", depthtrack, results) == 1
+    assert "left out: cup" in capsys.readouterr().out
+    image.write_bytes(whole)
     (depthtrack / "test" / "bag" / "groundtruth.txt").write_text("1,2,3,4\n")
     assert srft("score", "depthtrack", depthtrack, results) == 2
     (results / "cup.txt").write_bytes((results / "bag.txt").read_bytes())

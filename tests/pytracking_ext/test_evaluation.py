@@ -254,6 +254,21 @@ def test_the_command_tracks_scores_and_fails_honestly(
     assert capsys.readouterr().out == output
 
 
+def test_a_sequence_whose_first_image_is_unreadable_costs_no_other_its_score(
+    tmp_path, parameters, sequences, monkeypatch, capsys
+):
+    monkeypatch.setattr(run_tracker, "load", lambda *_: parameters)
+    monkeypatch.setattr(run_tracker, "open_test_set", lambda name, root: sequences)
+    sequences[0].frames.images[0] = UserError("truncated image")
+    sequences[1].frames.images[0] = UserError("truncated image")
+    sequences[1].boxes[0] = np.nan  # its tracker starts at the second frame
+    command = ["srft", "any", "--dataset_name", "depthtrack", "--results", str(tmp_path)]
+    assert run_tracker.main(command) == 1
+    output = capsys.readouterr()
+    assert "FAILED slow: truncated image" in output.err and "FAILED fast" not in output.err
+    assert "1 of 2 sequences have no result and are left out: slow" in output.out
+
+
 def test_where_a_server_has_the_ground_truth_nothing_is_scored(
     tmp_path, parameters, sequences, monkeypatch, capsys
 ):
