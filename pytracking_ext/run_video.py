@@ -159,6 +159,8 @@ def track_video(
     param: str, source: str, box: Sequence[float], arguments: argparse.Namespace
 ) -> int:
     """Tracks by the command line's options and says where the results are."""
+    if arguments.save:
+        _check_target(arguments.save, source, arguments.aux)
     device = arguments.device or default_device()
     tracker = SRFTTracker(load(param, arguments.checkpoint, device, arguments.precision))
     rgb, aux = open_streams(source, arguments.aux)
@@ -182,6 +184,13 @@ def track_video(
     if rgb.error:
         raise UserError(f"{rgb.error}; the {len(result.boxes)} frames before it were tracked")
     return 0
+
+
+def _check_target(save: Path, *sources: str | None) -> None:
+    """Raises UserError where the annotated video would take the place of one to be read."""
+    for path in (Path(source).expanduser() for source in sources if source):
+        if path.is_file() and save.exists() and save.samefile(path):
+            raise UserError(f"--save {save} is the video to track; choose another name")
 
 
 def _summary(found: dict[str, Any]) -> str:

@@ -233,6 +233,18 @@ def test_half_a_video_is_tracked_with_a_warning(depthtrack, white_tracker, tmp_p
     assert f"a.avi ends after {number} of the 12 frames" in caplog.text and number < 12
 
 
+def test_the_video_to_track_is_not_written_over(depthtrack, white_tracker, tmp_path, capsys):
+    color, file = depthtrack / "test" / "bag" / "color", tmp_path / "a.mp4"
+    init = ["--init", "20,30,20,16"]
+    assert srft("track", "--rgb", color, *init, "--save", file) == 0
+    whole, link = file.read_bytes(), tmp_path / "link.mp4"
+    link.symlink_to(file)
+    for words in (["--rgb", file], ["--rgb", link], ["--rgb", color, "--aux", file]):
+        assert srft("track", *words, *init, "--save", file) == 2
+        assert "a.mp4 is the video to track; choose another name" in capsys.readouterr().err
+    assert file.read_bytes() == whole
+
+
 def test_track_two_streams(depthtrack, white_tracker, white_finder, tmp_path, capsys):
     white_tracker.network = white_finder(in_channels=6)
     bag = depthtrack / "test" / "bag"
