@@ -31,7 +31,8 @@ def some(items: Sequence[object], limit: int = 3) -> str:
 def report_errors(command, *arguments) -> int:
     """Calls a command; a ``UserError`` becomes one line instead of a traceback, and status 2.
 
-    Ctrl-C, and output that nobody reads on (``| head``), end it as they end other commands.
+    So does a file that the system refuses (no right to read it, a link to itself). Ctrl-C, and
+    output that nobody reads on (``| head``), end it as they end other commands.
     """
     try:
         status = command(*arguments) or 0
@@ -46,3 +47,11 @@ def report_errors(command, *arguments) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
         return 141  # 128 + SIGPIPE, which Windows has not
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(
+            f"error: {error.filename}: {error.strerror}; correct that, or name another file",
+            file=sys.stderr,
+        )
+        return 2

@@ -14,7 +14,7 @@ import torch
 from srft_plugin.cli import build_parser, host, main
 from srft_plugin.cli.demo import SIZES, TRACKERS, Demo
 from srft_plugin.cli.demo_report import scores_table
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, report_errors
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +79,15 @@ def test_errors_of_the_user_are_one_line_and_status_2(capsys):
     assert main(["train", "tiny_depht"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: unknown config 'tiny_depht'; did you mean 'tiny_depth'?")
+    assert error.count("\n") == 1
+
+
+def test_a_file_that_the_system_refuses_is_one_line_and_status_2(tmp_path, capsys):
+    link = tmp_path / "a.txt"
+    link.symlink_to(link)
+    assert report_errors(link.read_bytes) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {link}: Too many levels of symbolic links;")
     assert error.count("\n") == 1
 
 
