@@ -23,14 +23,20 @@ def load_parameters(environment: Mapping[str, str]) -> TrackerParameters:
     """The tracker that ``SRFT_*`` variables name, with its network loaded.
 
     Raises:
-        UserError: as ``pytracking_ext.parameter.srft.load``.
+        UserError: as ``pytracking_ext.parameter.srft.load``, or no such device.
     """
+    from ltr_ext.admin.environment import check_device
     from pytracking_ext.parameter import srft
 
+    device = environment.get("SRFT_DEVICE", "cpu")
+    try:
+        check_device(device)
+    except UserError as error:
+        raise UserError(f"env_SRFT_DEVICE in trackers.ini: {error}") from error
     return srft.load(
         environment["SRFT_TRACKER"],
         environment.get("SRFT_CHECKPOINT"),
-        environment.get("SRFT_DEVICE", "cpu"),
+        device,
         environment.get("SRFT_PRECISION"),
     )
 

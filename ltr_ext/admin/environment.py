@@ -168,18 +168,26 @@ def environment() -> Environment:
 
 def device_name(text: str) -> str:
     """Type of arguments that name a torch device on which this machine can compute."""
+    try:
+        check_device(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def check_device(text: str) -> None:
+    """Raises UserError unless ``text`` names a torch device on which this machine can compute."""
     import torch
 
     try:
         device = torch.device(text)
     except RuntimeError as error:
-        raise argparse.ArgumentTypeError(
+        raise UserError(
             f"found {text!r}, expected a device of torch such as cpu or cuda:0"
         ) from error
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise argparse.ArgumentTypeError(f"found {text!r}, but torch can use {gpus} GPUs here")
-    return text
+        raise UserError(f"found {text!r}, but torch can use {gpus} GPUs here")
 
 
 def default_device() -> str:

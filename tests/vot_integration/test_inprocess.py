@@ -37,6 +37,14 @@ def workspace(tmp_path_factory):
     )
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(device, tmp_path):
+    data = write_data_set(tmp_path / "data", {"a": 3})
+    workspace = create_workspace(tmp_path / "workspace", data, "default_rgb", device=device)
+    with pytest.raises(UserError, match=f"env_SRFT_DEVICE in trackers.ini: found '{device}'"):
+        evaluate(workspace, in_process=True)
+
+
 def boxes_and_confidences(workspace):
     return [read_run(folder, run) for folder, run in all_runs(workspace, "tiny")]
 
