@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ltr_ext.admin.files import atomic_write
-from ltr_ext.dataset.annotation import read_flags
+from ltr_ext.dataset.annotation import numbered_lines, read_flags
 from ltr_ext.dataset.base import read_properties
 from pytracking_ext.evaluation.loading import read_result_boxes
 from srft_plugin.errors import UserError
@@ -71,13 +71,18 @@ def ground_truth(sequence: Path) -> np.ndarray:
     """Boxes of a workspace's sequence: (N, 4) float32 xywh, NaN where the target is absent.
 
     Raises:
-        UserError: there are polygons.
+        UserError: there are polygons, no boxes, or more boxes than frames.
     """
-    path = sequence / "groundtruth.txt"
-    rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+    path, length = sequence / "groundtruth.txt", sequence_length(sequence)
+    rows = [line.split(",") for _, line in numbered_lines(path)]
     if any(len(row) != 4 for row in rows):
         raise UserError(f"{path} has polygons; only the toolkit's own commands can use them")
-    boxes = np.full((sequence_length(sequence), 4), np.nan, np.float32)
+    if len(rows) > length:
+        raise UserError(
+            f"{path} has {len(rows)} boxes for {length} frames; make the workspace anew with "
+            "`srft vot init`"
+        )
+    boxes = np.full((length, 4), np.nan, np.float32)
     boxes[: len(rows)] = np.array(rows, np.float32)
     boxes[~np.isfinite(boxes).all(1)] = np.nan
     return boxes

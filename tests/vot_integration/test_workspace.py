@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srft_plugin.errors import UserError
+from vot_integration.results import ground_truth
 from vot_integration.sequences import ground_truth_lines
 from vot_integration.workspace import open_workspace, tracker_settings
 
@@ -216,3 +217,26 @@ def test_missing_list_txt(make_workspace):
 def test_unknown_tracker_suggests_the_nearest(make_workspace):
     with pytest.raises(UserError, match="unknown tracker 'blop'; did you mean 'blob'"):
         tracker_settings(make_workspace(), "blop")
+
+
+def test_a_tracker_is_added_where_no_sequence_says_what_it_holds(make_workspace):
+    workspace = make_workspace("blob")
+    for name in workspace.sequences:
+        (workspace.source(name) / "sequence").unlink()
+    assert make_workspace("still").trackers == ("blob", "still")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: "", "the file is empty"),
+        (lambda text: text + text, "groundtruth.txt has .* boxes for .* frames"),
+    ],
+)
+def test_a_spoilt_ground_truth_is_named(make_workspace, change, message):
+    workspace = make_workspace()
+    folder = workspace.source(workspace.sequences[0])
+    file = folder / "groundtruth.txt"
+    file.write_text(change(file.read_text()))
+    with pytest.raises(UserError, match=message):
+        ground_truth(folder)
