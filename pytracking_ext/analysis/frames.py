@@ -76,10 +76,8 @@ def score_frames(
     if not visible.any():
         raise UserError(f"{name}: the target is annotated in no frame, nothing can be scored")
     start = int(visible.argmax())
-    counted = np.arange(len(boxes)) >= start + (how.first_frame == "skip")
-    if how.absent == "skip":
-        counted &= visible
-    if not counted.any():
+    frames = counted_frames(truth, how)
+    if not len(frames):
         raise UserError(f"{name}: no frame is left to score after the first one")
     if truth.second is not None and len(truth.second) != len(truth.boxes):
         raise UserError(
@@ -93,7 +91,6 @@ def score_frames(
         boxes[start] = truth.boxes[start]
     if how.in_image:
         boxes = _clipped(boxes, truth, name)
-    frames = np.flatnonzero(counted)
     compared = [_compare(boxes[frames], truth.boxes[frames], how)]
     if how.truths == "better" and truth.second is not None:
         compared.append(_compare(boxes[frames], truth.second[frames], how))
@@ -105,6 +102,13 @@ def score_frames(
         np.fmin.reduce(distances),
         np.fmin.reduce(normalised),
     )
+
+
+def counted_frames(truth: SequenceTruth, how: Convention) -> NDArray[np.int64]:
+    """(n,) the frames that a convention counts; none where only the first one shows the target."""
+    visible = present(truth.boxes)
+    counted = np.arange(len(visible)) >= visible.argmax() + (how.first_frame == "skip")
+    return np.flatnonzero(counted & visible if how.absent == "skip" else counted)
 
 
 def _compare(boxes: Boxes, truth: Boxes, how: Convention) -> tuple[NDArray, NDArray, NDArray]:

@@ -14,6 +14,7 @@ from pytracking_ext.analysis.frames import (
     FrameScores,
     Prediction,
     SequenceTruth,
+    counted_frames,
     long_term_frames,
     score_frames,
 )
@@ -44,6 +45,7 @@ class Score:
         weights: per sequence its share in the total (1, or its counted frames).
         curves: mean success and precision over the sequences.
         missing: sequences of the benchmark without a result, left out.
+        uncounted: sequences with a result but no frame that counts, left out.
         long_term: Pr, Re and F with their curves; None in benchmarks without that protocol.
         attributes: names of the challenges in each sequence, where it has any.
     """
@@ -53,6 +55,7 @@ class Score:
     weights: dict[str, float]
     curves: Curves
     missing: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
     long_term: metrics.LongTermScore | None = None
     attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -126,7 +129,7 @@ METRICS: dict[str, Callable[[Curves, Convention], float]] = {
 def score_benchmark(
     truths: Mapping[str, SequenceTruth], predictions: Mapping[str, Prediction], how: Convention
 ) -> Score:
-    """Scores every sequence that has a prediction.
+    """Scores every sequence that has a prediction and a frame that counts.
 
     Raises:
         UserError: nothing to score, or a prediction that does not fit its sequence.
@@ -134,9 +137,10 @@ def score_benchmark(
     unknown = set(how.metrics) - {*METRICS, *LONG_TERM_METRICS}
     if unknown:
         raise UserError(f"no metric {min(unknown)!r}; known are {', '.join([*METRICS, 'Pr,Re,F'])}")
-    names = [name for name in truths if name in predictions]
-    if not names:
+    found = [name for name in truths if name in predictions]
+    if not found:
         raise UserError("no sequence of the benchmark has a result")
+    names = [name for name in found if len(counted_frames(truths[name], how))] or found
     curves, sequences, weights = {}, {}, {}
     frame_metrics = [metric for metric in how.metrics if metric in METRICS]
     for name in names:
@@ -163,6 +167,7 @@ def score_benchmark(
         weights,
         _mean_curves([curves[name] for name in names], share),
         tuple(name for name in truths if name not in predictions),
+        tuple(name for name in found if name not in names),
         long_term,
         {name: truths[name].attributes for name in names if truths[name].attributes},
     )

@@ -72,6 +72,11 @@ def total_table(benchmark: str, scores: Mapping[str, Score], bootstrap: bool = F
                 f"{label}: {len(score.missing)} of {len(score.missing) + len(score.sequences)} "
                 f"sequences have no result and are left out: {some(score.missing, 5)}"
             )
+        if score.uncounted:
+            table.notes.append(
+                f"{label}: left out are sequences without the target after their first frame: "
+                f"{some(score.uncounted, 5)}"
+            )
     add_published(table, benchmark, max(len(score.sequences) for score in scores.values()))
     if bootstrap:
         table.notes.append(f"Square brackets: {LEVEL:.0%} intervals, sequences resampled.")

@@ -253,6 +253,19 @@ def test_missing_sequences_are_listed():
         score_benchmark({"a": TRUTH}, {}, Convention())
 
 
+def test_a_sequence_that_is_gone_after_its_first_frame_costs_no_other_its_score():
+    gone = SequenceTruth(np.array([SQUARE, NAN, NAN, NAN]))
+    predictions = {name: Prediction(BOXES) for name in ("a", "gone")}
+    score = score_benchmark({"a": TRUTH, "gone": gone}, predictions, Convention())
+    assert score.uncounted == ("gone",) and not score.missing
+    assert score.total == score_benchmark({"a": TRUTH}, predictions, Convention()).total
+    assert "left out are sequences without the target" in render(total_table("x", {"mine": score}))
+    with pytest.raises(UserError, match="gone: no frame is left to score after the first one"):
+        score_benchmark({"gone": gone}, predictions, Convention())
+    everything = Convention(first_frame="truth")
+    assert score_benchmark({"gone": gone}, predictions, everything).sequences["gone"]["IoU"] == 1
+
+
 def test_long_term_scores_need_confidences_and_sizes():
     how = convention("depthtrack")
     with pytest.raises(UserError, match="a confidence per frame"):
