@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -139,11 +140,16 @@ def parse_choice(name: str, text: str) -> Any:
         known = {"true": True, "false": False}
     elif name == "metrics":
         return tuple(text.split(","))
+    elif text == "none" and type(None) in get_args(hint):
+        return None
     else:
         try:
-            return None if text == "none" and type(None) in get_args(hint) else float(text)
-        except ValueError as error:
-            raise UserError(f"{name}={text}: expected a number") from error
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise UserError(f"{name}={text}: expected a number")
+        return value
     if text not in known:
         raise UserError(f"{name}={text}: expected one of {', '.join(known)}")
     return known[text]

@@ -286,7 +286,7 @@ def test_conventions_are_checked():
     assert parse_choice("absent", "skip") == "skip" and parse_choice("in_image", "true") is True
     assert parse_choice("pixels", "5") == 5 and parse_choice("normalised", "none") is None
     for name, text in (("absent", "no"), ("in_image", "1"), ("pixels", "few"), ("pixel", "5"),
-                       ("pixels", "none")):  # fmt: skip
+                       ("pixels", "none"), ("pixels", "nan")):  # fmt: skip
         with pytest.raises(UserError, match=f"{name}"):
             parse_choice(name, text)
     with pytest.raises(UserError, match="no metric 'mAP'"):
