@@ -98,7 +98,7 @@ def _env(arguments: argparse.Namespace) -> int:
         set_path,
         settings_file,
     )
-    from srft_plugin.errors import UserError
+    from srft_plugin.errors import UserError, unknown
 
     if arguments.action == "set":
         if not (arguments.key and arguments.path):
@@ -119,6 +119,14 @@ def _env(arguments: argparse.Namespace) -> int:
         "results_dir": str(paths.results_dir),
         "pretrained_dir": str(paths.pretrained_dir),
     }
+    if arguments.key:
+        if arguments.key not in KEYS:
+            raise unknown("setting", arguments.key, KEYS)
+        if arguments.key not in shown:
+            raise UserError(
+                f"{arguments.key} is not set; set it by `srft env set {arguments.key} PATH`"
+            )
+        shown = {arguments.key: shown[arguments.key]}
     if arguments.json:
         print(json.dumps(shown, indent=2))
     else:

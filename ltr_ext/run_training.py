@@ -111,6 +111,11 @@ def _train(
     seed_everything(recipe.seed)
     base = None if recipe.base is None else load_network(base_file(recipe.base))
     network = trainable_network(recipe, base)
+    if base is None and recipe.trainable != "all":
+        log.warning(
+            "base=none starts from random weights, and trainable=%s leaves some of them so; "
+            "trainable=all trains every one", recipe.trainable,
+        )  # fmt: skip
     samples, ratios = recipe.samples_per_epoch, recipe.ratios
     data = training_pairs(recipe, recipe.datasets, network, samples, recipe.seed, ratios)
     network.metadata = {"modality": data.modality} if data.modality else {}

@@ -53,6 +53,13 @@ def whole_runs(base, tmp_path_factory):
     }
 
 
+@pytest.mark.parametrize(("trainable", "warned"), [("all", False), ("backbone", True)])
+def test_weights_that_stay_random_are_named(tmp_path, caplog, trainable, warned):
+    recipe = SCRATCH.override([f"trainable={trainable}", "epochs=1"])
+    run_training.train(recipe, tmp_path)
+    assert ("trainable=backbone leaves some of them so" in caplog.text) is warned
+
+
 @pytest.mark.parametrize("peer", ["vipt", "untrack", "sdstrack"])
 def test_efficient_tuning_with_the_backbone_under_srft(peer, base, tmp_path):
     """Table VIII, on generated videos: all that trains moves, all else stays as in the base."""

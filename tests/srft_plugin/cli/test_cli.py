@@ -136,6 +136,12 @@ def test_env_set_and_show(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert main(["env", "show"]) == 0
     assert "lasher_dir: /variable\n" in capsys.readouterr().out  # the path that counts
+    assert main(["env", "show", "lasher_dir"]) == 0
+    assert capsys.readouterr().out == "lasher_dir: /variable\n"
+    assert main(["env", "show", "visevent_dir"]) == 2
+    assert "visevent_dir is not set; set it by `srft env set" in capsys.readouterr().err
+    assert main(["env", "show", "lasherdir"]) == 2
+    assert "did you mean 'lasher_dir'" in capsys.readouterr().err
     assert main(["env", "set", "workspace_dir"]) == 2
 
 
