@@ -2,9 +2,10 @@
 
     python benchmarks/bundled.py [--checkpoint FILE ...] [--otb ROOT] [--rgbd ROOT]
 
-Mean IoU over the frames that show the target, the first left out, and in brackets over those where
-no more than 30 % of it is hidden: boxes are of the whole target. ``--otb`` takes videos in the
-layout of OTB, ``--rgbd`` in that of DepthTrack, of which the RGB images alone are tracked.
+Mean IoU over the frames that show the target, the first left out, ± half the 95 % interval over
+videos, and in brackets over those frames where no more than 30 % of the target is hidden: boxes are
+of the whole target. ``--otb`` takes videos in the layout of OTB, ``--rgbd`` in that of DepthTrack,
+of which the RGB images alone are tracked.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ltr_ext.dataset.synthetic import SceneOptions, Synthetic
 from ltr_ext.models.checkpoint import BUNDLED
 from pytracking_ext.evaluation.running import judged_frames, judged_overlaps, track_many
 from pytracking_ext.parameter.srft import from_checkpoint
+from pytracking_ext.study.statistics import estimate
 
 UNSEEN = 2  # textures that no training video has
 
@@ -32,7 +34,7 @@ def generated(count: int, seed: int, length: int, **options) -> list[Sequence]:
 
 
 def scores(checkpoint: Path, videos: Many[Sequence], batch: int = 8) -> str:
-    """Mean IoU of all judged frames, and of those where little of the target is hidden."""
+    """Mean IoU of all judged frames with its interval, and where little of the target is hidden."""
     overlaps, clear = [], []
     for video, outcome in track_many(videos, from_checkpoint(checkpoint, "cpu"), batch):
         if isinstance(outcome, str):
@@ -42,6 +44,8 @@ def scores(checkpoint: Path, videos: Many[Sequence], batch: int = 8) -> str:
         if scene is not None:
             clear.append(overlaps[-1][~scene.tags["occlusion"][judged_frames(video)]])
     text = f"{np.concatenate(overlaps).mean():.3f}"
+    if len(videos) > 1:
+        text += f" ± {estimate([video.mean() for video in overlaps]).half:.3f}"
     return f"{text} ({np.concatenate(clear).mean():.3f})" if clear else text
 
 
@@ -54,6 +58,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sets = {
         "8 of 100 frames (srft demo)": generated(8, 300, 100, dark=0.0),
+        "64 others of that kind": generated(64, 800, 100, dark=0.0),
         "24 of 60": generated(24, 400, 60),
         "24 of 60, good light": generated(24, 400, 60, dark=0.0),
         "24 of 60, good light, no distractors": generated(

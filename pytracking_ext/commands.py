@@ -194,7 +194,6 @@ def _score(arguments: argparse.Namespace) -> int:
             )
         tables += [attribute_table(scores, metric) for metric in next(iter(scores.values())).total]
     print(render_all(tables, arguments.format))
-    _print_failures(failures)
     return _status(scores, failures)
 
 
@@ -208,7 +207,6 @@ def _report(arguments: argparse.Namespace) -> int:
     headers = {label: read_header(folder) for label, folder in folders.items()}
     page = write_report(arguments.out, arguments.benchmark, sequences, scores, predictions, headers)
     print(f"report: {page}")
-    _print_failures(failures)
     return _status(scores, failures)
 
 
@@ -217,13 +215,11 @@ def _status(scores: dict[str, Any], failures: dict[str, str]) -> int:
     return 1 if failures or any(score.missing for score in scores.values()) else 0
 
 
-def _print_failures(failures: dict[str, str]) -> None:
-    for name, message in failures.items():
-        print(f"FAILED {name}: {message}", file=sys.stderr)
-
-
 def _read(arguments: argparse.Namespace) -> tuple[list, dict[str, Any], dict[str, Any], dict]:
-    """Sequences of the benchmark, predictions and score per label, and what cannot be opened."""
+    """Sequences of the benchmark, predictions and score per label, and what cannot be opened.
+
+    The last is said, too.
+    """
     from pytracking_ext.analysis.conventions import convention
     from pytracking_ext.analysis.scoring import score_benchmark
     from pytracking_ext.evaluation.attributes import read_attributes
@@ -235,6 +231,8 @@ def _read(arguments: argparse.Namespace) -> tuple[list, dict[str, Any], dict[str
     sequences, failures = read_sequences(open_test_set(arguments.benchmark, arguments.root))
     if not sequences:
         raise UserError(f"no sequence can be used: {some(list(failures.values()))}")
+    for name, message in failures.items():  # first: they may be why a folder has no result
+        print(f"FAILED {name}: {message}", file=sys.stderr)
     names, attributes = [sequence.name for sequence in sequences], {}
     if arguments.attribute_files:
         attributes = read_attributes(arguments.attribute_files, arguments.benchmark, names)

@@ -82,6 +82,8 @@ def test_score_says_what_is_missing(depthtrack, results, capsys):
     image.write_bytes(whole)
     (depthtrack / "test" / "bag" / "groundtruth.txt").write_text("1,2,3,4\n")
     assert srft("score", "depthtrack", depthtrack, results) == 2
+    message = capsys.readouterr().err
+    assert "FAILED bag:" in message and "no result of the 1 sequences" in message
     (results / "cup.txt").write_bytes((results / "bag.txt").read_bytes())
     assert srft("score", "depthtrack", depthtrack, results) == 1
     assert "FAILED bag:" in capsys.readouterr().err
