@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3  # 2: test parts without the frames that lack an auxiliary image
 EXTRA = "extra_"
 
 
