@@ -14,7 +14,7 @@ import math
 import os
 import shlex
 import sys
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,23 +78,22 @@ def train(
             the message.
     """
     processes, device = join_processes(str(device))
-    with ExitStack() as held:
-        try:
-            return _train(recipe, folder, device, accept_changes, processes, held)
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"{device} has too little memory: lower batch_size, or compute it in parts by "
-                f"accumulate=2 or more; precision=bf16 and checkpoint_activations=true take less "
-                f"({str(error).splitlines()[0]})"
-            ) from error
-        except RuntimeError as error:  # torch raises it wherever the training happens to be
-            if "DataLoader worker" not in str(error):
-                raise
-            raise UserError(
-                "a process that prepares batches has died, as where memory, or the shared memory "
-                "of a container (/dev/shm), is short: lower workers, or give it more "
-                f"({str(error).splitlines()[0]})"
-            ) from error
+    try:
+        return _train(recipe, folder, device, accept_changes, processes)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{device} has too little memory: lower batch_size, or compute it in parts by "
+            f"accumulate=2 or more; precision=bf16 and checkpoint_activations=true take less "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    except RuntimeError as error:  # torch raises it wherever the training happens to be
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a process that prepares batches has died, as where memory, or the shared memory "
+            "of a container (/dev/shm), is short: lower workers, or give it more "
+            f"({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _train(
@@ -103,7 +102,6 @@ def _train(
     device: torch.device,
     accept_changes: bool,
     processes: Processes,
-    held: ExitStack,
 ) -> Path:
     share = processes.share(recipe.batch_size, recipe.accumulate)
     if CheckpointFolder(folder).started():  # before anything of the run is made anew
@@ -126,32 +124,32 @@ def _train(
         part = even_batch(max(samples // processes.count, 1), share)
         validation = _loader(recipe, pairs, part, 0, samples, processes, device)
     parameter_groups(network, recipe)  # a wrong rate shows before the prior is estimated
-    if processes.is_first:
-        held.enter_context(run_lock(folder))  # nothing is written before
-    prior = run_prior(recipe, network, base, folder, device, processes)
-    model = prepare(network, recipe, device, processes)
-    options = regularizer_options(recipe, updates_by_kernels(recipe, device, processes))
-    name, steps = recipe.regularizer, recipe.total_steps
-    regularizer = make_regularizer(name, network, prior, steps, **options)
+    with run_lock(folder) if processes.is_first else nullcontext():  # nothing is written before
+        prior = run_prior(recipe, network, base, folder, device, processes)
+        model = prepare(network, recipe, device, processes)
+        options = regularizer_options(recipe, updates_by_kernels(recipe, device, processes))
+        name, steps = recipe.regularizer, recipe.total_steps
+        regularizer = make_regularizer(name, network, prior, steps, **options)
 
-    def batches(step: int):
-        start, stop = (n * recipe.batch_size for n in (step, recipe.total_steps))
-        return _loader(recipe, data, share, start, stop, processes, device)
+        def batches(step: int):
+            start, stop = (n * recipe.batch_size for n in (step, recipe.total_steps))
+            return _loader(recipe, data, share, start, stop, processes, device)
 
-    if processes.is_first:
-        print(f"what trains:\n{trainable_table(network)}")
-        print(f"log: {folder / FILE}", flush=True)  # all that is to be seen where no bar is drawn
-    trainer = Trainer(
-        network, model, recipe, regularizer, batches, validation, folder, device, processes
-    )
-    trainer.train(accept_changes)
-    file = folder / NETWORK
-    trainer.write_network(file)
-    if processes.is_first:
-        trainer.checkpoints.tidy()  # also where only the network was left to write
-        print(f"network: {file}")
-    processes.leave()
-    return file
+        if processes.is_first:
+            print(f"what trains:\n{trainable_table(network)}")
+            # all that is to be seen where no bar is drawn
+            print(f"log: {folder / FILE}", flush=True)
+        trainer = Trainer(
+            network, model, recipe, regularizer, batches, validation, folder, device, processes
+        )
+        trainer.train(accept_changes)
+        file = folder / NETWORK
+        trainer.write_network(file)
+        if processes.is_first:
+            trainer.checkpoints.tidy()  # also where only the network was left to write
+            print(f"network: {file}")
+        processes.leave()
+        return file
 
 
 def _loader(
