@@ -194,6 +194,7 @@ class Recipe:
         run_in_host(self, settings)
 
 
+DRAWN_BY = ("seed", "max_gap", "centre_jitter", "scale_jitter")  # what decides the pairs of a set
 LIMITS = {  # from the first number on, and below the second
     **dict.fromkeys(("epochs", "samples_per_epoch", "batch_size", "accumulate"), (1, math.inf)),
     **dict.fromkeys(("keep", "max_skipped", "validation_samples", "max_gap"), (1, math.inf)),

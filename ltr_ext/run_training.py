@@ -32,7 +32,7 @@ from ltr_ext.dataset.training_sets import open_training_sets
 from ltr_ext.models.checkpoint import BUNDLED, load_network
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network
-from ltr_ext.recipe import Recipe
+from ltr_ext.recipe import DRAWN_BY, Recipe
 from ltr_ext.trainers.checkpoints import CheckpointFolder
 from ltr_ext.trainers.lock import run_lock
 from ltr_ext.trainers.log import FILE
@@ -357,8 +357,7 @@ def source_prior(
 
 def _prior_data(recipe: Recipe) -> str:
     """The RGB data of a prior: where it comes from, and how its pairs are drawn."""
-    drawn = (f"{name}={getattr(recipe, name)}"
-             for name in ("seed", "max_gap", "centre_jitter", "scale_jitter"))  # fmt: skip
+    drawn = (f"{name}={getattr(recipe, name)}" for name in DRAWN_BY)
     return " ".join((*recipe.source, *drawn))
 
 

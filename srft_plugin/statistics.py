@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from srft_plugin.precision import widened
+
 ELEMENTS = 1 << 14  # of a norm that a CPU takes at a time
 
 
@@ -61,8 +63,7 @@ def _norm(gradients: list[Tensor], order: int) -> Tensor:
 def _parts(gradient: Tensor) -> Sequence[Tensor]:
     """The gradient in at least float32; on a CPU, where a norm adds one element after the other, in
     parts so short that little is rounded off."""
-    if gradient.dtype in (torch.float16, torch.bfloat16):
-        gradient = gradient.float()
+    gradient = widened(gradient)
     if isinstance(gradient, DTensor) or not gradient.is_cpu or gradient.is_sparse:
         return (gradient,)
     return gradient.flatten().split(ELEMENTS)

@@ -351,5 +351,5 @@ def _read_ini(path: Path) -> configparser.ConfigParser:
 
 
 def _auxiliary(directory: Path) -> str:
-    properties = map(read_properties, sorted((directory / "sequences").iterdir()))
-    return "ir" if any("channels.ir" in found for found in properties) else "depth"
+    described = filter(None, map(read_properties, sorted((directory / "sequences").iterdir())))
+    return "ir" if "channels.ir" in next(described, {}) else "depth"

@@ -17,7 +17,7 @@ from ltr_ext.actors.tracking import TrackingActor, to_device
 from ltr_ext.admin.files import atomic_write
 from ltr_ext.models.checkpoint import save_network
 from ltr_ext.models.network import TrackingNetwork
-from ltr_ext.recipe import Recipe
+from ltr_ext.recipe import DRAWN_BY, Recipe
 from srft_plugin import SRFT
 from srft_plugin.errors import UserError
 from srft_plugin.statistics import gradient_statistics
@@ -41,10 +41,7 @@ from .weights import RunningAverage, WeightDistance, batch_statistics
 LOG_EVERY = 20  # steps between reads of what the device has: each read waits for it
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # What the IoU of an epoch is measured on: with other settings it is no measure for those before.
-JUDGED_BY = {
-    "datasets", "ratios", "validation", "validation_samples", "seed", "max_gap", "centre_jitter",
-    "scale_jitter", "ema",
-}  # fmt: skip
+JUDGED_BY = {"datasets", "ratios", "validation", "validation_samples", "ema", *DRAWN_BY}
 NETWORK, BEST = "network.safetensors", "best.safetensors"  # at the end, and after the best epoch
 
 

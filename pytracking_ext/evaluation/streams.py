@@ -13,12 +13,11 @@ import numpy as np
 
 from ltr_ext.data.io import read_raw, read_rgb
 from ltr_ext.dataset.files import FileFrames, image_names, pair_by_number
+from pytracking_ext.evaluation.running import AHEAD
 from srft_plugin.errors import UserError
 
 log = logging.getLogger(__name__)
 
-
-AHEAD = 3  # images of a file or folder that are read while another is worked on
 WHOLE = 0.95  # share of the frames in its header that a whole video has: headers may be guesses
 
 
