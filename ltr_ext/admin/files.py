@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from safetensors import SafetensorError
@@ -44,6 +46,22 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text by ``atomic_write``."""
     atomic_write(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        UserError: it cannot be read, or holds something else; ``remedy`` is the message's end.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {remedy}") from error
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise UserError(f"{path}: expected a JSON object, found {kind}: {remedy}")
+    return found
 
 
 def file_sha256(path: Path) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ltr_ext.admin.files import write_text
+from ltr_ext.admin.files import read_object, write_text
 from ltr_ext.recipe import Recipe
 from srft_plugin.errors import UserError
 
@@ -31,17 +32,22 @@ def read_settings(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there are none, or they are damaged.
     """
-    file = folder / FILE
-    try:
-        settings = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{file} cannot be read ({error}): the settings of the run are lost; put the file back "
-            "or begin the run anew in another folder"
-        ) from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{file}: expected a JSON object, found {type(settings).__name__}")
-    return settings
+    return read_object(
+        folder / FILE,
+        "the settings of the run are lost; put the file back or begin the run anew in another "
+        "folder",
+    )
+
+
+def move_settings(folder: Path, recipe: Recipe, names: Iterable[str]) -> None:
+    """Writes ``names`` of ``recipe`` into the settings of the run in ``folder``, if there is one.
+
+    For a caller that knows that they only say in other words, such as of another mount point, what
+    the run was begun with.
+    """
+    if (folder / FILE).is_file():
+        moved = {name: getattr(recipe, name) for name in names}
+        write_text(folder / FILE, json.dumps(read_settings(folder) | moved, indent=2) + "\n")
 
 
 def read_recipe(folder: Path) -> Recipe:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ltr_ext.actors.tracking import TrackingActor, to_device
-from ltr_ext.admin.files import write_text
+from ltr_ext.admin.files import read_object, write_text
 from ltr_ext.data.augment import Augmentation
 from ltr_ext.data.loader import make_loader
 from ltr_ext.data.sampler import PairDataset
@@ -24,6 +24,7 @@ from ltr_ext.recipe import Recipe
 from ltr_ext.run_training import base_file, train, trainable_network
 from ltr_ext.trainers.log import FILE as LOG
 from ltr_ext.trainers.log import read_log
+from ltr_ext.trainers.settings import move_settings
 from ltr_ext.trainers.trainer import NETWORK
 from pytracking_ext.evaluation.running import judged_overlaps, track_many
 from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint
@@ -39,6 +40,7 @@ from .priors import prior_file
 PAIR_SEED = 1 << 20  # of the pairs that are measured, far from any training seed
 BATCH = 8
 RESULT, ORIGIN = "result.json", "origin.json"
+AGAIN = "delete its folder, and the cell is run again"
 PATHS = ("datasets", "prior", "base")  # settings that differ from machine to machine
 
 
@@ -59,7 +61,8 @@ def run_cell(cell: Cell, budget: Budget, folder: Path, data: StudyData, device: 
     home.mkdir(parents=True, exist_ok=True)
     file, origin = home / ORIGIN, cell_origin(cell, budget)
     if file.exists():
-        _check_origin(file, json.loads(file.read_text("utf-8")), origin)
+        _check_origin(file, read_object(file, AGAIN), origin)
+        move_settings(home, settings, PATHS)
     write_text(file, json.dumps(origin, indent=2) + "\n")
     network_file = _network_file(cell, settings, home, device)
     measured = measure(network_file, settings, data, cell.seed, budget, device)
@@ -79,7 +82,7 @@ def finished_result(cell: Cell, budget: Budget, folder: Path) -> dict | None:
     file = folder / cell.path / RESULT
     if not file.is_file():
         return None
-    result = json.loads(file.read_text("utf-8"))
+    result = read_object(file, AGAIN)
     _check_origin(file, result.get("origin", {}), cell_origin(cell, budget))
     return result
 

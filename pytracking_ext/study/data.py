@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from ltr_ext.admin.files import write_text
+from ltr_ext.admin.files import read_object, write_text
 from ltr_ext.data.events import DEFAULT_FORM
 from ltr_ext.dataset.generate import generate
 from ltr_ext.dataset.registry import open_dataset
@@ -56,7 +56,8 @@ class StudyData:
         """
         file = self.root / "videos.json"
         asked = {name: getattr(budget, name) for name in VIDEOS} | {"revision": REVISION}
-        found = json.loads(file.read_text("utf-8")) if file.is_file() else asked
+        again = "delete the folder, and its videos are written again"
+        found = read_object(file, again) if file.is_file() else asked
         if found != asked:
             raise UserError(
                 f"{file}: found the videos of another budget or revision, {found}; expected "

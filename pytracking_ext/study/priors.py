@@ -38,7 +38,8 @@ def write_priors(plan: Iterable[Cell], budget: Budget, folder: Path, device: str
         if method == "random":
             make = _random
         else:
-            settings = replace(settings, prior_samples=budget.curvature_samples)
+            # One for all seeds, so of one seed: has_prior asks for the pairs that it was made of.
+            settings = replace(settings, prior_samples=budget.curvature_samples, seed=0)
         base = load_network(base_file(settings.base))
         if not has_prior(file, settings, base, method=method):
             atomic_write(file, make(settings, base, method, device).save)

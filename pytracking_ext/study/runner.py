@@ -6,11 +6,15 @@ import os
 import signal
 import sys
 import traceback
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from itertools import cycle
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import cycle, islice
 from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import Thread
+from queue import SimpleQueue
+from threading import Lock, Thread
 
 import torch
 from tqdm import tqdm
@@ -32,7 +36,7 @@ def run_study(
         plan: what to run.
         budget: how much.
         folder: everything is kept below it.
-        devices: the jobs take turns on them.
+        devices: each job keeps one of them.
         jobs: cells that run at the same time; CPU threads are shared out evenly.
 
     Raises:
@@ -43,28 +47,57 @@ def run_study(
     for videos in data.values():
         videos.write(budget)
     write_priors(plan, budget, folder, devices[0])
-    failures: dict[Cell, str] = {}
     log = folder / "study.log"
-    workers = ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, (jobs, log))
+    calls = [(cell, budget, folder, data[_data_key(cell)]) for cell in plan]
+    failures: dict[Cell, str] = {}
     with tqdm(total=len(plan), desc="study", unit="cell", disable=None) as progress:
-        running = {
-            workers.submit(run_cell, cell, budget, folder, data[_data_key(cell)], device): cell
-            for cell, device in zip(plan, cycle(devices))
-        }
-        try:
-            for future in as_completed(running):
-                error = future.exception()
-                if error is not None:
-                    failures[running[future]] = str(error) or type(error).__name__
-                if not isinstance(error, UserError | None):
-                    with open(log, "a", encoding="utf-8") as file:
-                        traceback.print_exception(error, file=file)
-                progress.update()
-        finally:  # whoever stops the study does not wait for the cells that have not begun
-            workers.shutdown(cancel_futures=True)
+        for (cell, *_), failure in run_each(run_cell, calls, devices, jobs, log):
+            if failure is not None:
+                failures[cell] = failure
+            progress.update()
     if failures:
         lines = "\n".join(f"  {cell.path}: {text}" for cell, text in failures.items())
         raise UserError(f"{len(failures)} of {len(plan)} cells failed (see {log}):\n{lines}")
+
+
+def run_each(
+    function: Callable[..., object], calls: list[tuple], devices: list[str], jobs: int, log: Path
+) -> Iterator[tuple[tuple, str | None]]:
+    """Calls ``function`` in ``jobs`` processes, each of which keeps one of the devices.
+
+    Whoever stops it ends the processes, and begins no other call.
+
+    Args:
+        function: called with the arguments of a call, and a device.
+        calls: its arguments; functions and arguments travel by pickle.
+        devices: the processes take turns on them.
+        jobs: calls at the same time.
+        log: gets what the processes print.
+
+    Yields:
+        Each call when it has ended, and what went wrong; None if nothing did.
+    """
+    workers = [_Worker(device, jobs, log) for device in islice(cycle(devices), jobs)]
+    idle: SimpleQueue[_Worker] = SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
+
+    def run(call: tuple) -> str | None:
+        worker = idle.get()
+        try:
+            return worker.run(function, call)
+        finally:
+            idle.put(worker)
+
+    threads = ThreadPoolExecutor(jobs)
+    running = {threads.submit(run, call): call for call in calls}
+    try:
+        for future in as_completed(running):
+            yield running[future], future.result()
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.stop()
 
 
 def finished(plan: list[Cell], budget: Budget, folder: Path) -> dict[Cell, dict]:
@@ -85,15 +118,67 @@ def _data_key(cell: Cell) -> tuple[str, str | None]:
     return cell.modality, variant and variant.form
 
 
-def _start_worker(jobs: int, log: Path) -> None:
-    """An even share of the cores, one file for what every cell prints, and the study's end.
+class _Worker:
+    """A process for one call after another on one device; after its death, a new one."""
 
-    Stopped, a worker would go on with cells that wait in its queue, and then for others.
+    def __init__(self, device: str, jobs: int, log: Path) -> None:
+        self.device, self._settings = device, (jobs, log)
+        self._process: BaseProcess | None = None
+        self._stopped = False
+        self._starting = Lock()
+
+    def run(self, function: Callable[..., object], call: tuple) -> str | None:
+        """What went wrong with a call; None if nothing did."""
+        with self._starting:
+            if self._stopped:
+                return "stopped"
+            if self._process is None:
+                self._start()
+        try:
+            self._pipe.send((function, (*call, self.device)))
+            return self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            status, self._process = self._process.exitcode, None
+            return (
+                f"its process has died (status {status}), as where memory is short: fewer --jobs "
+                "take less"
+            )
+
+    def stop(self) -> None:
+        """Ends the process, whatever it does."""
+        with self._starting:
+            self._stopped = True
+            if self._process is not None:
+                self._process.terminate()
+
+    def _start(self) -> None:
+        context = get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, *self._settings))
+        self._process.start()
+        other.close()  # so that the pipe ends with the process
+
+
+def _serve(pipe: Connection, jobs: int, log: Path) -> None:
+    """The life of a worker: an even share of the cores, one file for what it prints.
+
+    It does not outlive the study, and Ctrl-C is for the study alone, which then stops it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_the_study, daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
     sys.stdout = sys.stderr = open(log, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+    while True:
+        function, arguments = pipe.recv()
+        failure = None
+        try:
+            function(*arguments)
+        except Exception as error:
+            failure = str(error) or type(error).__name__
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+        pipe.send(failure)
 
 
 def _end_with_the_study() -> None:

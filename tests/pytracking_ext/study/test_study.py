@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,12 +16,13 @@ import pytest
 from ltr_ext.models.checkpoint import load_network, save_network
 from ltr_ext.models.registry import build_network
 from ltr_ext.run_training import base_file, given_prior
+from pytracking_ext.study import priors
 from pytracking_ext.study.cell import cell_origin, run_cell
 from pytracking_ext.study.data import StudyData
 from pytracking_ext.study.plan import BUDGETS, PEERS, QUESTIONS, VARIANTS, Cell, cells, recipe
 from pytracking_ext.study.priors import prior_file, write_priors
 from pytracking_ext.study.report import attribute_table, question_table, write_report
-from pytracking_ext.study.runner import run_study
+from pytracking_ext.study.runner import run_each, run_study
 from pytracking_ext.study.statistics import Estimate, discoveries, estimate, paired
 from srft_plugin import Prior, UserError
 from srft_plugin.cli import main
@@ -181,39 +183,112 @@ def test_videos_of_another_revision_are_not_taken_for_todays(data, monkeypatch):
         data.write(TINY)
 
 
+class Deadly(int):
+    """A seed that ends the process that receives it."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
 def test_cells_that_fail_do_not_stop_the_others(tmp_path):
-    """A folder in the way of a result, and one with a result that is none."""
-    plan = [Cell("depth", "rgb", 0), Cell("depth", "zero-shot", 0), Cell("depth", "zero-shot", 1)]
+    """A folder in the way of a result, one with a result that is none, one whose process dies."""
+    plan = [
+        Cell("depth", "rgb", 0),
+        Cell("depth", "zero-shot", 0),
+        Cell("depth", "rgb", Deadly(1)),
+        Cell("depth", "zero-shot", 1),
+    ]
     (tmp_path / plan[0].path / "result.json").mkdir(parents=True)
     (tmp_path / plan[1].path).mkdir(parents=True)
     (tmp_path / plan[1].path / "result.json").write_text("no JSON")
-    with pytest.raises(UserError, match="2 of 3 cells failed") as caught:
+    with pytest.raises(UserError, match="3 of 4 cells failed") as caught:
         run_study(plan, TINY, tmp_path, ["cpu"], 1)
-    assert plan[0].path in str(caught.value) and plan[1].path in str(caught.value)
-    assert "Traceback" in (tmp_path / "study.log").read_text("utf-8")
-    assert (tmp_path / plan[2].path / "result.json").is_file()
+    for cell, reason in zip(plan, ("is a folder", "cannot be read", "has died"), strict=False):
+        assert re.search(f"{cell.path}: .*{reason}", str(caught.value))
+    assert (tmp_path / plan[3].path / "result.json").is_file()
+
+
+def test_what_was_not_foreseen_is_in_the_log(tmp_path):
+    log = tmp_path / "log"
+    ((call, failure),) = run_each(int, [("7",)], ["cpu"], 1, log)  # int("7", "cpu")
+    assert call == ("7",) and "cannot be interpreted as an integer" in failure
+    assert "Traceback" in log.read_text("utf-8")
+
+
+BUSY = """
+import sys, time
+from pathlib import Path
+from pytracking_ext.study.runner import run_each
+
+folder = Path(sys.argv[1])
+
+def cell(number, device):
+    (folder / str(number)).write_text(device)
+    while number == 0 and len(list(folder.glob("[1-3]"))) < 3:
+        time.sleep(0.05)
+
+if __name__ == "__main__":
+    calls = [(number,) for number in range(4)]
+    print([failure for _, failure in run_each(cell, calls, ["a", "b"], 2, folder / "log")])
+"""
+
+
+def test_a_process_keeps_its_device(tmp_path):
+    """While the first cell runs, the device of the others is never its own."""
+    file = tmp_path / "busy.py"
+    file.write_text(BUSY)
+    command = [sys.executable, str(file), str(tmp_path)]
+    assert subprocess.check_output(command, text=True, timeout=120) == f"{[None] * 4}\n"
+    first, *others = ((tmp_path / str(number)).read_text() for number in range(4))
+    assert len(set(others)) == 1 and first not in others
+
+
+def test_shared_priors_are_made_once_for_all_seeds(tmp_path, monkeypatch):
+    made, estimate = [], priors.source_prior
+
+    def counted(settings, base, device, method):
+        """Quickly made, and called what it would be."""
+        made.append(method)
+        prior = estimate(settings, base, device)
+        return dataclasses.replace(prior, metadata=prior.metadata | {"method": method})
+
+    monkeypatch.setattr(priors, "source_prior", counted)
+    plan = [Cell("depth", "srft, prior by lanczos", seed) for seed in (0, 1, 2)]
+    write_priors(plan, TINY, tmp_path, "cpu")
+    write_priors(plan[1:], TINY, tmp_path, "cpu")
+    assert made == ["lanczos"]
+
+
+def test_a_stopped_cell_goes_on_in_a_folder_that_has_moved(tmp_path, monkeypatch):
+    cell, here, there = Cell("depth", "fft", 0), tmp_path / "a", tmp_path / "b"
+    videos = StudyData(here / "data", "depth")
+    videos.write(TINY)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pytracking_ext.study.cell.measure", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_cell(cell, TINY, here, videos, "cpu")
+    (here / cell.path / "network.safetensors").unlink()
+    here.rename(there)
+    assert run_cell(cell, TINY, there, StudyData(there / "data", "depth"), "cpu")["target"]
 
 
 STOPPED = """
 import sys, time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from pytracking_ext.study.runner import _start_worker
+from pytracking_ext.study.runner import run_each
 
 folder = Path(sys.argv[1])
 
-def cell(number):
+def cell(number, device):
     (folder / f"begun{number}").touch()
     time.sleep(600)
 
 if __name__ == "__main__":
-    workers = ProcessPoolExecutor(1, get_context("spawn"), _start_worker, (1, folder / "log"))
-    running = [workers.submit(cell, number) for number in range(3)]
-    try:
-        running[0].result()
-    finally:
-        workers.shutdown(cancel_futures=True)
+    list(run_each(cell, [(number,) for number in range(3)], ["cpu"], 1, folder / "log"))
 """
 
 
