@@ -16,34 +16,42 @@ from pytracking_ext.engine import recall
 from pytracking_ext.engine.fused import fuse
 from pytracking_ext.engine.graph import Graphed
 from pytracking_ext.engine.precision import exact_convolutions, usable_dtype
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, out_of_memory
 
 log = logging.getLogger(__name__)
 
-# In the words of a CPU's allocator, of CUDA's libraries and of CUDA itself.
-SHORT_OF_MEMORY = ("can't allocate memory", "ALLOC_FAILED", "CUDA error: out of memory")
 OUTPUTS = ("score_map", "size_map", "offset_map", "pred_boxes")
 Input = Tensor | Sequence[Tensor]  # a network with several templates takes a sequence of them
 
 
 class Turn:
-    """Lets one thread in at a time; a copy is of its own."""
+    """Lets one thread in at a time, and on a GPU its stream only after that of the one before.
 
-    def __init__(self) -> None:
+    A copy is of its own. While a graph is recorded, the order is the graph's.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self._lock = threading.RLock()
+        self._stream: torch.cuda.Stream | None = None
 
     def __reduce__(self) -> tuple:
-        return Turn, ()
+        return type(self), (self.device,)
 
     def __enter__(self) -> None:
         self._lock.acquire()
+        if self.device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
+            stream = torch.cuda.current_stream(self.device)
+            if self._stream is not None and stream != self._stream:
+                stream.wait_stream(self._stream)
+            self._stream = stream
 
     def __exit__(self, *reason: object) -> None:
         self._lock.release()
 
 
 class Engine(nn.Module):
-    """Runs a network for inference; called with what the network is called with.
+    """Runs a network for inference; called with what the network is called with, by position.
 
     Both branches of a two-branch ViT are one batched product per layer (on a CPU, wide layers have
     their weights packed instead), batch norm is folded into the head's convolutions and its towers
@@ -76,7 +84,7 @@ class Engine(nn.Module):
         self.network = fuse(copy.deepcopy(network).float().eval(), self.dtype, pack=not compile)
         self._memories = recall.install(self.network)
         self._template: list[Tensor] = []
-        self.turn = Turn()
+        self.turn = Turn(self.device)
         self._compiled = torch.compile(self._run, dynamic=False) if compile else self._run
         self._graphed = Graphed(self._flat_run)
         self._counts: list[int] = []
@@ -93,7 +101,7 @@ class Engine(nn.Module):
         Raises:
             UserError: images are not what ``spec`` says, or one sample alone exceeds the memory.
         """
-        if len(inputs) > len(self.input_names):
+        if not 1 <= len(inputs) <= len(self.input_names):
             raise UserError(
                 f"{self.spec.name}: {len(inputs)} inputs; expected {', '.join(self.input_names)}"
             )
@@ -103,7 +111,7 @@ class Engine(nn.Module):
                 with self.turn, exact_convolutions(self._exact):
                     return self._answer(inputs, recorded)
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 self._shrink(size, error)
         starts = range(0, size, self._largest)
@@ -173,13 +181,6 @@ class Engine(nn.Module):
         with torch.autocast(self.device.type, dtype, enabled=low, cache_enabled=False):
             outputs = self.network(*inputs)
         return {name: outputs[name] for name in OUTPUTS}
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether the device, or a processor's own memory, was too small."""
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        words in str(error) for words in SHORT_OF_MEMORY
-    )
 
 
 def _flat(inputs: Sequence[Input]) -> list[Tensor]:

@@ -31,6 +31,10 @@ class Graphed:
         self._side: torch.cuda.Stream | None = None
         self._pool: Any = None
 
+    def __reduce__(self) -> tuple:
+        """A copy records anew: recordings read the original's memory, and cannot be copied."""
+        return type(self), (self.function,)
+
     def __call__(self, *inputs: Tensor) -> Any:
         if not inputs[0].is_cuda:
             return self.function(*inputs)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -47,22 +49,52 @@ def usable_dtype(precision: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
+class _ExactConvolutions:
+    """A setting of the whole process: the first who wants it makes it, the last takes it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: Any = None
+
+    def enter(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                backend, name, exact = self._setting()
+                self._before = getattr(backend, name)
+                setattr(backend, name, exact)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                backend, name, _ = self._setting()
+                setattr(backend, name, self._before)
+
+    @staticmethod
+    def _setting() -> tuple[Any, str, object]:
+        """Where torch keeps it, and the value that means no TF32."""
+        backend = torch.backends.cudnn
+        if hasattr(backend, "conv"):  # torch >= 2.9 does not let the two ways be mixed
+            return backend.conv, "fp32_precision", "ieee"
+        return backend, "allow_tf32", False
+
+
+_exact = _ExactConvolutions()
+
+
 @contextmanager
 def exact_convolutions(wanted: bool) -> Iterator[None]:
     """Without TF32, to which torch lets GPUs round the factors of float32 convolutions."""
-    backend = torch.backends.cudnn
-    name, exact = "allow_tf32", False
-    if hasattr(backend, "conv"):  # torch >= 2.9 does not let the two ways be mixed
-        backend, name, exact = backend.conv, "fp32_precision", "ieee"
     if not wanted:
         yield
         return
-    before = getattr(backend, name)
-    setattr(backend, name, exact)
+    _exact.enter()
     try:
         yield
     finally:
-        setattr(backend, name, before)
+        _exact.leave()
 
 
 def has_kernels(device: torch.device) -> bool:

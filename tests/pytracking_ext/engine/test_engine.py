@@ -3,6 +3,7 @@
 import copy
 import logging
 import pickle
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from ltr_ext.models.checkpoint import BUNDLED, load_network
 from ltr_ext.models.two_branch import two_branch_from
 from pytracking_ext.analysis.metrics import overlap
 from pytracking_ext.engine import Engine, packed, quantised
+from pytracking_ext.engine.engine import Turn
 from pytracking_ext.parameter.srft import TrackerParameters, in_engine, load
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.errors import UserError
@@ -113,11 +115,31 @@ def test_copies_answer_alike_and_remember_apart(copied, precision, small, images
     engine = Engine(small("sutrack_t224"), precision)
     inputs, others = images(engine, 1, 1), images(engine, 1, 2)
     expected = engine(*inputs)
+    engine._graphed._recordings[()] = threading.Lock()  # as a recording, it cannot be copied
     twin = copied(engine)
+    assert twin._graphed._recordings == {} and twin._graphed.function.__self__ is twin
     twin(*others)
     for own in (engine, twin):
         assert difference(own(*inputs), expected) < 1e-5
         assert difference(own(*others), expected) > 1e-4
+
+
+def test_streams_take_turns(monkeypatch):
+    class Stream:
+        def __init__(self):
+            self.waited = []
+
+        def wait_stream(self, other):
+            self.waited.append(other)
+
+    first, second = Stream(), Stream()
+    turn = pickle.loads(pickle.dumps(Turn(torch.device("cuda"))))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: stream is None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    for stream in (first, first, None, second, None, second, first):  # noqa: B007
+        with turn:
+            pass
+    assert second.waited == [first] and first.waited == [second]
 
 
 def test_what_depends_on_the_template_alone_is_computed_once(small, images):
@@ -400,6 +422,8 @@ def test_images_of_another_shape_are_errors_and_leave_the_engine_usable(small, i
             engine(*wrong)
     with pytest.raises(UserError, match="3 inputs; expected template, search"):
         engine(template, search, search)
+    with pytest.raises(UserError, match="0 inputs; expected template, search"):
+        engine()
     assert difference(engine(template, search), network(template, search)) < 1e-5
 
 

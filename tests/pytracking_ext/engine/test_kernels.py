@@ -229,6 +229,21 @@ def test_float32_on_a_gpu_is_exact_and_leaves_the_setting(monkeypatch, before):
         setattr(backend, name, kept)
 
 
+def test_the_setting_stays_until_the_last_engine_is_out():
+    backend, name = torch.backends.cudnn, "allow_tf32"
+    if hasattr(backend, "conv"):
+        backend, name = backend.conv, "fp32_precision"
+    before = getattr(backend, name)
+    first, second = precision.exact_convolutions(True), precision.exact_convolutions(True)
+    first.__enter__()
+    exact = getattr(backend, name)
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert getattr(backend, name) == exact != before
+    second.__exit__(None, None, None)
+    assert getattr(backend, name) == before
+
+
 COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
