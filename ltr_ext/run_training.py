@@ -40,7 +40,7 @@ from ltr_ext.trainers.preparation import parameter_groups, prepare
 from ltr_ext.trainers.processes import Processes, join_processes, seed_everything
 from ltr_ext.trainers.settings import check_settings
 from ltr_ext.trainers.trainer import NETWORK, Trainer
-from srft_plugin.errors import UserError, report_errors
+from srft_plugin.errors import UserError, out_of_memory, report_errors
 from srft_plugin.kernels import triton_lacks
 from srft_plugin.prior import Prior, estimate_prior
 from srft_plugin.prior.estimate import weights_sha256
@@ -80,13 +80,13 @@ def train(
     processes, device = join_processes(str(device))
     try:
         return _train(recipe, folder, device, accept_changes, processes)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"{device} has too little memory: lower batch_size, or compute it in parts by "
-            f"accumulate=2 or more; precision=bf16 and checkpoint_activations=true take less "
-            f"({str(error).splitlines()[0]})"
-        ) from error
     except RuntimeError as error:  # torch raises it wherever the training happens to be
+        if out_of_memory(error):
+            raise UserError(
+                f"{device} has too little memory: lower batch_size, or compute it in parts by "
+                f"accumulate=2 or more; precision=bf16 and checkpoint_activations=true take less "
+                f"({str(error).splitlines()[0]})"
+            ) from error
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(

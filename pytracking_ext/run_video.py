@@ -75,13 +75,15 @@ def follow(
                     break
             seconds = time.perf_counter() - began
             found, confidence = answer["target_bbox"], answer["object_presence_score"]
-            answers.append((found, confidence, seconds))
             if save and writer is None:
                 writer, size = _open_writer(save, rgb.fps, image), image.shape[1::-1]
             if writer is not None:
-                frame = annotated(image, found, confidence, len(answers) - 1)
+                frame = annotated(image, found, confidence, len(answers))
                 writer.write(cv2.cvtColor(cv2.resize(frame, size), cv2.COLOR_RGB2BGR))
+            answers.append((found, confidence, seconds))  # last: all of them are in the video
     except KeyboardInterrupt:
+        if not answers:
+            raise
         print(f"stopped after {len(answers)} frames", file=sys.stderr)
     finally:
         if writer is not None:

@@ -5,6 +5,9 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
+# In the words of a CPU's allocator, of CUDA's libraries and of CUDA itself.
+SHORT_OF_MEMORY = ("can't allocate memory", "ALLOC_FAILED", "CUDA error: out of memory")
+
 
 class UserError(Exception):
     """Wrong input: a missing file, a bad value, a checkpoint of another network.
@@ -26,6 +29,15 @@ def some(items: Sequence[object], limit: int = 3) -> str:
     """The first of some items for a message, and how many more there are."""
     shown = ", ".join(map(str, items[:limit]))
     return shown + (f" and {len(items) - limit} more" if len(items) > limit else "")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a device, or a processor's own memory, was too small."""
+    from torch import OutOfMemoryError  # not needed by commands that compute nothing
+
+    return isinstance(error, OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in SHORT_OF_MEMORY)
+    )
 
 
 def report_errors(command, *arguments) -> int:

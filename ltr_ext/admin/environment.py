@@ -188,6 +188,12 @@ def check_device(text: str) -> None:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= gpus:
         raise UserError(f"found {text!r}, but torch can use {gpus} GPUs here")
+    if device.type not in ("cpu", "cuda"):
+        try:
+            torch.zeros(1, device=device).cpu()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"torch cannot compute on {text!r} here: {reason}") from error
 
 
 def default_device() -> str:

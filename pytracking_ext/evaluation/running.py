@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,7 @@ from pytracking_ext.analysis.metrics import overlap
 from pytracking_ext.evaluation.results import TrackResult, is_tracked, write_result
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.tracker.srft import SRFTTracker, track_together
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +131,9 @@ def track_sequence(tracker: SRFTTracker, sequence: Sequence) -> TrackResult:
         UserError: an image that cannot be read, or no annotated target.
     """
     with ThreadPoolExecutor(1) as readers:
-        lane = Lane(sequence, tracker, readers)
+        lane, batches = Lane(sequence, tracker, readers), _Batches()
         while not lane.finished:
-            for error in _step([lane]).values():
+            for error in batches.step([lane]).values():
                 lane.close()
                 raise error
     return lane.result()
@@ -199,7 +200,7 @@ def track_many(
     # Cutting has threads of its own: behind the images of later rounds it would have to wait for
     # them, and the network with it.
     with frames, ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as cutters:
-        cut_all = cutters.map if batch > 1 else map
+        batches = _Batches(cutters.map if batch > 1 else map)
         while waiting or lanes:
             while waiting and len(lanes) < batch:
                 sequence = waiting.pop()
@@ -207,7 +208,7 @@ def track_many(
                     lanes.append(Lane(sequence, SRFTTracker(parameters), readers))
                 except UserError as error:
                     yield sequence, str(error)
-            failed = _step(lanes, cut_all)
+            failed = batches.step(lanes)
             frames.update(len(lanes) - len(failed))
             for lane, error in failed.items():
                 lane.close()
@@ -218,47 +219,65 @@ def track_many(
             lanes = [lane for lane in lanes if lane not in failed and not lane.finished]
 
 
-def _step(lanes: list[Lane], cut_all: Callable = map) -> dict[Lane, Exception]:
-    """Advances every lane by one frame; gives the lanes that could not."""
-    failed: dict[Lane, Exception] = {}
-    starting, running = [], []
-    for lane in lanes:
-        try:
-            image, info = lane.frame()
-        except Exception as error:
-            failed[lane] = error
-            continue
-        (starting if "init_bbox" in info else running).append((lane, image, info))
-    for lane, image, info in starting:
+class _Batches:
+    """Advances lanes together, fewer at once after the memory was too small for a batch."""
+
+    def __init__(self, cut_all: Callable = map) -> None:
+        self._cut_all = cut_all
+        self._largest = sys.maxsize  # batch that fits into memory
+
+    def step(self, lanes: list[Lane]) -> dict[Lane, Exception]:
+        """Advances every lane by one frame; gives the lanes that could not."""
+        failed: dict[Lane, Exception] = {}
+        starting, running = [], []
+        for lane in lanes:
+            try:
+                image, info = lane.frame()
+            except Exception as error:
+                failed[lane] = error
+                continue
+            (starting if "init_bbox" in info else running).append((lane, image, info))
+        for lane, image, info in starting:
+            began = time.perf_counter()
+            try:
+                answer = lane.tracker.initialize(image, info)
+            except Exception as error:
+                failed[lane] = error
+            else:
+                lane.record(answer, time.perf_counter() - began)
+        return failed | self._track(running, self._largest)
+
+    def _track(self, running: list[tuple], most: int) -> dict[Lane, Exception]:
+        """Batches of ``most`` at once."""
+        failed: dict[Lane, Exception] = {}
+        for start in range(0, len(running), most):
+            failed |= self._batch(running[start : start + most])
+        return failed
+
+    def _batch(self, running: list[tuple]) -> dict[Lane, Exception]:
+        """One batch; when it raises, its members one by one, so that only the culprit fails."""
+        lanes, images, infos = (list(part) for part in zip(*running, strict=True))
         began = time.perf_counter()
         try:
-            answer = lane.tracker.initialize(image, info)
+            trackers = [lane.tracker for lane in lanes]
+            answers = track_together(trackers, images, infos, self._cut_all)
         except Exception as error:
-            failed[lane] = error
+            if len(lanes) == 1:
+                return {lanes[0]: error}
+            short = out_of_memory(error)
         else:
-            lane.record(answer, time.perf_counter() - began)
-    if running:
-        failed |= _track(running, cut_all)
-    return failed
-
-
-def _track(running: list[tuple], cut_all: Callable) -> dict[Lane, Exception]:
-    """One batch; when it raises, its members one by one, so that only the culprit fails."""
-    lanes, images, infos = (list(part) for part in zip(*running, strict=True))
-    began = time.perf_counter()
-    try:
-        answers = track_together([lane.tracker for lane in lanes], images, infos, cut_all)
-    except Exception as error:
-        if len(lanes) == 1:
-            return {lanes[0]: error}
-        failed: dict[Lane, Exception] = {}
-        for member in running:
-            failed |= _track([member], cut_all)
-        return failed
-    seconds = (time.perf_counter() - began) / len(lanes)
-    for lane, answer in zip(lanes, answers, strict=True):
-        lane.record(answer, seconds)
-    return {}
+            seconds = (time.perf_counter() - began) / len(lanes)
+            for lane, answer in zip(lanes, answers, strict=True):
+                lane.record(answer, seconds)
+            return {}
+        if not short:
+            return self._track(running, 1)
+        self._largest = len(lanes) // 2
+        log.warning(
+            "a batch of %d exceeds the memory; tracking at most %d at once (--batch)",
+            len(lanes), self._largest,
+        )  # fmt: skip
+        return self._track(running, self._largest)
 
 
 def _message(lane: Lane, error: Exception) -> str:

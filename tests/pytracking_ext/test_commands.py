@@ -355,6 +355,35 @@ def test_ctrl_c_keeps_what_was_tracked(parameters, white_square, tmp_path):
     assert len(list(open_stream(str(save)))) == 5
 
 
+def test_ctrl_c_while_a_frame_is_drawn_leaves_no_box_without_a_frame(
+    parameters, white_square, tmp_path, monkeypatch
+):
+    sequence, save = white_square(), tmp_path / "video.mp4"
+    drawn = run_video.annotated
+
+    def interrupted(image, box, confidence, number):
+        if number == 3:
+            raise KeyboardInterrupt
+        return drawn(image, box, confidence, number)
+
+    monkeypatch.setattr(run_video, "annotated", interrupted)
+    stream = Stream("frames", map(sequence.frames.rgb, range(5)))
+    tracker = SRFTTracker(parameters)
+    result = run_video.follow(tracker, stream, sequence.boxes[0], save=save, progress=False)
+    assert len(result.boxes) == 3
+    run_video.check_video(save, 3)
+
+
+def test_ctrl_c_before_the_first_box_is_no_unreadable_video(parameters, white_square, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SRFTTracker, "initialize", interrupted)
+    stream = Stream("frames", map(white_square().frames.rgb, range(2)))
+    with pytest.raises(KeyboardInterrupt):
+        run_video.follow(SRFTTracker(parameters), stream, (1, 2, 3, 4), progress=False)
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

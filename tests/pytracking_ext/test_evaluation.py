@@ -224,6 +224,24 @@ def test_in_a_batch_only_the_culprit_fails(tmp_path, parameters, white_square, w
     )
 
 
+def test_after_a_shortage_of_memory_batches_are_smaller(tmp_path, parameters, white_square, caplog):
+    run, sizes = parameters.network.forward, []
+
+    def short_of_memory(template, search):
+        sizes.append(len(search))
+        if len(search) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(template, search)
+
+    parameters.network.forward = short_of_memory
+    sequences = [white_square(str(n), length=4) for n in range(5)]
+    assert track_dataset(sequences, parameters, tmp_path, 5, progress=False) == {}
+    assert sizes == [5, *(2, 2, 1) * 3]
+    assert [record.message for record in caplog.records] == [
+        "a batch of 5 exceeds the memory; tracking at most 2 at once (--batch)"
+    ]
+
+
 def test_a_diverged_network_is_named(parameters, white_square):
     parameters.network.forward = lambda template, search: {
         "score_map": torch.full((1, 1, 8, 8), torch.nan),
