@@ -16,11 +16,12 @@ def crop(image, box, factor, size):  # a square around the box, black outside of
     (x0, x1), (y0, y1) = ((max(a, 0), a + side if a + side < n else n - 1) for a, n in spans)
     square = np.zeros((side, side, image.shape[2]), np.uint8)
     square[y0 - corner[1] : y1 - corner[1], x0 - corner[0] : x1 - corner[0]] = image[y0:y1, x0:x1]
-    return cv2.resize(square, (size, size))[None], np.array(corner), side
+    return cv2.resize(square, (size, size))[None].astype(pixel), np.array(corner), side
 
 
 model, video, start, *aux = sys.argv[1:] if len(sys.argv) > 3 else sys.exit(__doc__)
 session, box, inputs = onnxruntime.InferenceSession(model), np.array(start.split(","), float), {}
+pixel = np.uint8 if "uint8" in session.get_inputs()[0].type else np.float32  # tensorrt-ready
 spec = json.loads(session.get_modelmeta().custom_metadata_map["srft"])
 streams, images = [cv2.VideoCapture(name) for name in (video, *aux)], spec["in_channels"] // 3
 streams = streams[-1:] if spec["channels"] == "auxiliary" else streams[:images]

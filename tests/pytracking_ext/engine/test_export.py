@@ -147,9 +147,9 @@ def default_file(tmp_path_factory, recent_torch):
     return target
 
 
-@pytest.mark.parametrize("context", [False, True])
+@pytest.mark.parametrize(("context", "format"), [(False, "onnx"), (True, "tensorrt-ready")])
 def test_the_example_tracks_as_we_do_without_torch(
-    context, default_file, tmp_path, monkeypatch, capsys
+    context, format, default_file, tmp_path, monkeypatch, capsys
 ):
     import cv2
 
@@ -158,7 +158,7 @@ def test_the_example_tracks_as_we_do_without_torch(
         network = load_network(BUNDLED).eval()
         network.spec = replace(network.spec, context=True)
         parameters = TrackerParameters(network, BUNDLED)
-        file = export(parameters, tmp_path / "tracker.onnx")
+        file = export(parameters, tmp_path / "tracker.onnx", format)
 
     source = EXAMPLE.read_text()
     imported = set(re.findall(r"^import (\w+)", source, re.M))
