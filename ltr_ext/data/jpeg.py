@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import cv2
 import numpy as np
 
 from srft_plugin.errors import UserError, unknown
@@ -36,6 +37,12 @@ def decoder() -> str:
         remedy = 'pip install -e ".[fast]"'
         raise UserError(f"{_CHOICE}={name}: it is not installed; {remedy}, or unset {_CHOICE}")
     return name
+
+
+def require_decoder() -> None:
+    """Raises UserError where ``SRFT_JPEG`` names no decoder, or one that does not work here."""
+    if decoder() == "jpeg4py":
+        decode_jpeg4py(cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1].tobytes())
 
 
 def decode_jpeg4py(data: bytes) -> np.ndarray | None:

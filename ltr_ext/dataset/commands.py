@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from ltr_ext.data.events import DEFAULT_FORM, EVENT_FORMS
+from ltr_ext.data.jpeg import require_decoder
 from srft_plugin.errors import UserError
 from srft_plugin.values import read_assignments
 
@@ -83,6 +84,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     from .check_coco import check_coco
     from .index import write_index
 
+    require_decoder()  # without one, every image would count as damaged
     request = arguments.root, arguments.split, arguments.samples
     if arguments.name == CocoObjects.name:
         if arguments.fix_index:

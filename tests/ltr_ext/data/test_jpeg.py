@@ -11,6 +11,7 @@ from ltr_ext.data import jpeg
 from ltr_ext.data.crop import Window, cut
 from ltr_ext.data.io import read_raw, read_rgb
 from ltr_ext.dataset.files import FileFrames
+from srft_plugin.cli import main
 from srft_plugin.errors import UserError
 
 
@@ -39,6 +40,16 @@ def test_the_default_is_the_quick_one_where_it_is_installed(monkeypatch):
     assert jpeg.decoder() == "simplejpeg"
     monkeypatch.setattr(jpeg, "simplejpeg", None)
     assert jpeg.decoder() == "opencv"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("jpeg5", "unknown JPEG decoder"), ("jpeg4py", "pip install jpeg4py")]
+)
+def test_without_its_decoder_a_data_set_is_not_checked(name, message, monkeypatch, capsys):
+    monkeypatch.setenv("SRFT_JPEG", name)
+    monkeypatch.setitem(sys.modules, "jpeg4py", None)
+    assert main(["data", "check", "depthtrack", "anywhere", "--fix-index"]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["opencv", "simplejpeg"])
