@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from srft_plugin.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +24,8 @@ def run_lock(folder: Path) -> Iterator[None]:
     """Holds the folder of a run, which is made if need be, for this process.
 
     The lock goes with the process, also when it is killed, and its loading processes, which live a
-    little longer, do not have it. On a file system without locks there is none, with a warning.
+    little longer, do not have it. On Windows, and on a file system without locks, there is none,
+    with a warning.
 
     Raises:
         UserError: another process trains there, or the folder cannot be written to.
@@ -34,6 +39,8 @@ def run_lock(folder: Path) -> Iterator[None]:
                 f"cannot write to {folder}: {error}; choose another --workspace"
             ) from error
         try:
+            if fcntl is None:
+                raise OSError("this system has no fcntl")
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             raise UserError(

@@ -1,13 +1,14 @@
 """Two trainings of one name."""
 
-import fcntl
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from ltr_ext.recipe import Recipe
 from ltr_ext.run_training import train
+from ltr_ext.trainers import lock
 from ltr_ext.trainers.lock import run_lock
 from srft_plugin.errors import UserError
 
@@ -37,11 +38,13 @@ def test_a_second_training_of_a_run_is_refused_until_the_first_is_gone(tmp_path)
         pass
 
 
-def test_a_file_system_without_locks_has_none(tmp_path, monkeypatch, caplog):
-    def lockf(*_):
-        raise OSError(38, "Function not implemented")
+def lockf(*_):
+    raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(fcntl, "lockf", lockf)
+
+@pytest.mark.parametrize("locks", [None, SimpleNamespace(lockf=lockf, LOCK_EX=2, LOCK_NB=4)])
+def test_a_system_without_locks_has_none(tmp_path, monkeypatch, caplog, locks):
+    monkeypatch.setattr(lock, "fcntl", locks)
     with run_lock(tmp_path / "run"):
         assert "cannot be locked" in caplog.text
 
