@@ -158,6 +158,18 @@ def _is_ours(path: Path) -> bool:
     return path.is_file() and path.read_bytes().startswith(MARK.encode())
 
 
+def _is_linked(checkout: Path) -> bool:
+    return any(map(_is_ours, _present(checkout)))
+
+
+def _other_worktrees(checkout: Path) -> list[Path]:
+    """The folders that share the checkout's ``info/exclude``."""
+    command = ["git", "-C", str(checkout), "worktree", "list", "--porcelain"]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    folders = [Path(line[9:]) for line in lines if line.startswith("worktree ")]
+    return [folder for folder in folders if folder.resolve() != checkout.resolve()]
+
+
 def _exclude_file(checkout: Path) -> Path | None:
     """The checkout's ``info/exclude`` (also of a git worktree); None where there is no git.
 
@@ -194,7 +206,7 @@ def _exclude(checkout: Path) -> None:
 
 def _restore_exclude(checkout: Path) -> None:
     file = _exclude_file(checkout)
-    if file is None or not file.exists():
+    if file is None or not file.exists() or any(map(_is_linked, _other_worktrees(checkout))):
         return
     text = file.read_bytes().decode(errors=_ANY_BYTES)
     begin, end = text.find(_BEGIN), text.find(_END)

@@ -147,8 +147,8 @@ def parse_choice(name: str, text: str) -> Any:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
-            raise UserError(f"{name}={text}: expected a number")
+        if not math.isfinite(value) or (value < 0 and name in ("pixels", "normalised")):
+            raise UserError(f"{name}={text}: expected a number from 0 on")
         return value
     if text not in known:
         raise UserError(f"{name}={text}: expected one of {', '.join(known)}")

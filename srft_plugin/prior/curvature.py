@@ -77,7 +77,9 @@ def lanczos_spectra(
 
 
 def _lanczos(product: Product, start: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-    """Ritz values, descending; empty where the operator has no value."""
+    """Ritz values, descending; empty where the operator has no value, or acts on nothing."""
+    if not len(start):
+        return torch.empty(0, dtype=torch.float64)
     basis = start.new_empty(0, len(start))
     vector, beside = start / start.norm(), start.new_zeros(())
     diagonal: list[Tensor] = []

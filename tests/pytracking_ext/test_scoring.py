@@ -284,9 +284,10 @@ def test_conventions_are_checked():
     with pytest.raises(UserError, match="unknown convention 'abscent'; did you mean 'absent'"):
         convention("lasher", abscent="skip")
     assert parse_choice("absent", "skip") == "skip" and parse_choice("in_image", "true") is True
-    assert parse_choice("pixels", "5") == 5 and parse_choice("normalised", "none") is None
+    assert parse_choice("pixels", "0") == 0 and parse_choice("normalised", "none") is None
     for name, text in (("absent", "no"), ("in_image", "1"), ("pixels", "few"), ("pixel", "5"),
-                       ("pixels", "none"), ("pixels", "nan")):  # fmt: skip
+                       ("pixels", "none"), ("pixels", "nan"), ("pixels", "-1"),
+                       ("normalised", "-0.1")):  # fmt: skip
         with pytest.raises(UserError, match=f"{name}"):
             parse_choice(name, text)
     with pytest.raises(UserError, match="no metric 'mAP'"):

@@ -121,6 +121,18 @@ def test_lanczos_with_repeated_eigenvalues_and_unused_parameters():
     assert len(prior.spectra["b"]) == 0
 
 
+def test_an_operation_without_elements_has_no_prior():
+    network, batches, _ = make_network()
+    network.none = nn.Parameter(torch.empty(0, 3, dtype=torch.float64))
+    for method in ("fisher", "lanczos", "finite_difference"):
+        with pytest.warns(UserWarning, match="does not depend on z"):
+            prior = estimate_prior(
+                network, squared_error, batches, GROUPS | {"z": ["none"]}, method
+            )
+        assert {"first", "last"} <= prior.spectra.keys()
+        assert len(prior.spectra.get("z", ())) == 0
+
+
 @pytest.mark.parametrize("curvature", ["hessian", "ggn"])
 def test_an_operation_that_some_batches_do_not_reach_has_their_zeros(curvature):
     torch.manual_seed(0)

@@ -149,3 +149,20 @@ def test_the_host_finds_tracker_configs_and_benchmarks(checkout):
     assert done.returncode == 0, done.stderr
     unlink(checkout)
     assert not (checkout / "pytracking/evaluation/datasets").exists()
+
+
+def test_the_list_of_untracked_files_stays_while_another_worktree_is_linked(checkout):
+    """Git's worktrees share it."""
+    git = ["git", "-C", str(checkout), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "all"], check=True)
+    other = checkout.parent / f"{checkout.name}-other"
+    subprocess.run([*git, "worktree", "add", "-q", str(other)], check=True)
+    file = checkout / ".git/info/exclude"
+    before = file.read_bytes()
+    for folder in (checkout, other):
+        link(folder)
+    unlink(checkout)
+    assert git_status(checkout) == git_status(other) == ""
+    unlink(other)
+    assert file.read_bytes() == before
