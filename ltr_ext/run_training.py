@@ -334,10 +334,12 @@ def source_prior(
     """
     if not recipe.source:
         raise UserError("source names no data set; give one, such as source=synthetic_rgb")
-    if kind is Prior and _prior_count(recipe, kind) < recipe.top_k:
+    count = _prior_count(recipe, kind)
+    if kind is Prior and count < recipe.top_k:
         raise UserError(
-            f"top_k is {recipe.top_k} and prior_samples {recipe.prior_samples}; a sample gives at "
-            "most one eigenvalue: raise prior_samples or lower top_k"
+            f"top_k is {recipe.top_k} and prior_samples {recipe.prior_samples}, {count} of them in "
+            "whole batches; a sample gives at most one eigenvalue: raise prior_samples or lower "
+            "top_k"
         )
     data = training_pairs(recipe, recipe.source, base, recipe.prior_samples, recipe.seed + 1)
     loader = make_loader(data, _prior_batch(recipe, kind), workers=recipe.workers)

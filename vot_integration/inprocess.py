@@ -20,7 +20,7 @@ from pytracking_ext.evaluation.running import track_many
 from srft_plugin.errors import UserError
 
 from .answers import reportable
-from .parameters import MODALITY, is_ours, load_parameters
+from .parameters import auxiliary_channel, is_ours, load_parameters, modality_of
 from .results import Run, ground_truth, run_files, write_run
 from .tasks import Outcome, Task
 from .workspace import Workspace, tracker_environment
@@ -97,7 +97,7 @@ def run_in_process(
         if not is_ours(environment.get("SRFT_TRACKER")):
             raise UserError(f"{tracker} is no SRFT tracker; evaluate it without --in-process")
         parameters = load_parameters(environment)
-        channel = environment["SRFT_CHANNEL"]
+        channel = auxiliary_channel(environment)
         opened = {}
         for task in tasks:
             if task.tracker == tracker:
@@ -130,7 +130,7 @@ def _videos(workspace: Workspace, state: _Open, channel: str, reads_aux: bool) -
     for run in state.runs.values():
         images = RunFrames(source, run.frames, channel)
         # None: the images are not even read.
-        modality = MODALITY[channel] if reads_aux else None
+        modality = modality_of(channel) if reads_aux else None
         yield Video(run.name, images, truth[list(run.frames)], modality)
 
 

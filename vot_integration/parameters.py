@@ -6,12 +6,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from pytracking_ext.parameter.srft import TrackerParameters
 
 MODALITY = {"depth": "depth", "ir": "thermal"}  # of the toolkit's channels
+
+
+def auxiliary_channel(environment: Mapping[str, str]) -> str:
+    """The toolkit's channel that ``SRFT_*`` variables name: depth where they name none."""
+    return environment.get("SRFT_CHANNEL", "depth")
+
+
+def modality_of(channel: str) -> str:
+    """What a channel shows.
+
+    Raises:
+        UserError: it is none of the toolkit's.
+    """
+    if channel not in MODALITY:
+        raise unknown("env_SRFT_CHANNEL in trackers.ini", channel, MODALITY)
+    return MODALITY[channel]
 
 
 def is_ours(tracker_param: str | None) -> bool:

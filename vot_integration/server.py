@@ -30,7 +30,7 @@ from trax.image import Image, ImageChannel
 from trax.server import Server
 
 from .answers import Box, reportable
-from .parameters import MODALITY, load_parameters
+from .parameters import auxiliary_channel, load_parameters, modality_of
 
 
 def load_tracker(environment: Mapping[str, str]) -> Any:
@@ -84,7 +84,7 @@ def serve(load: Callable[[], Any], channel: str) -> int:
     """
     session, failure = None, None
     try:
-        session = Session(load(), MODALITY[channel])
+        session = Session(load(), modality_of(channel))
     except Exception as error:
         failure = error
     server = Server(
@@ -138,7 +138,7 @@ def main() -> int:
     """Entry point; the protocol has stdout for itself, everything printed goes to the log."""
     log = WholeLines(sys.stderr)
     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        status = serve(lambda: load_tracker(os.environ), os.environ.get("SRFT_CHANNEL", "depth"))
+        status = serve(lambda: load_tracker(os.environ), auxiliary_channel(os.environ))
         log.finish()
     return status
 

@@ -10,6 +10,7 @@ import pytest
 from ltr_ext.models.checkpoint import BUNDLED, load_network, save_network
 from ltr_ext.models.two_branch import two_branch_from
 from srft_plugin.errors import UserError
+from vot_integration.parameters import modality_of
 from vot_integration.results import read_run
 from vot_integration.runner import all_runs, evaluate
 from vot_integration.score import score
@@ -43,6 +44,18 @@ def test_a_device_that_is_not_there_is_named(device, tmp_path):
     workspace = create_workspace(tmp_path / "workspace", data, "default_rgb", device=device)
     with pytest.raises(UserError, match=f"env_SRFT_DEVICE in trackers.ini: found '{device}'"):
         evaluate(workspace, in_process=True)
+
+
+def test_a_channel_that_is_not_there_is_named_and_depth_the_default(tmp_path):
+    data = write_data_set(tmp_path / "data", {"a": 3})
+    workspace = create_workspace(tmp_path / "workspace", data, "default_rgb")
+    settings = tmp_path / "workspace" / "trackers.ini"
+    text = settings.read_text()
+    settings.write_text(text.replace("env_SRFT_CHANNEL = depth\n", ""))
+    (outcome,) = evaluate(workspace, in_process=True)
+    assert outcome.error is None
+    with pytest.raises(UserError, match="unknown env_SRFT_CHANNEL in trackers.ini 'deep'"):
+        modality_of("deep")
 
 
 def boxes_and_confidences(workspace):
