@@ -70,7 +70,7 @@ def run_each(
     Args:
         function: called with the arguments of a call, and a device.
         calls: its arguments; functions and arguments travel by pickle.
-        devices: the processes take turns on them.
+        devices: of the processes, in turn.
         jobs: calls at the same time.
         log: gets what the processes print.
 
@@ -138,11 +138,13 @@ class _Worker:
             self._pipe.send((function, (*call, self.device)))
             return self._pipe.recv()
         except (EOFError, OSError):
-            self._process.join()
-            status, self._process = self._process.exitcode, None
+            process = self._process
+            process.join()
+            with self._starting:
+                self._process = None
             return (
-                f"its process has died (status {status}), as where memory is short: fewer --jobs "
-                "take less"
+                f"its process has died (status {process.exitcode}), as where memory is short: "
+                "fewer --jobs take less"
             )
 
     def stop(self) -> None:
