@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from timm.layers import Mlp
 from torch import nn
 
 from ltr_ext.models.head import CenterHead
@@ -33,7 +34,7 @@ def fuse(
     Args:
         dtype: of the weights of the backbone's products: bfloat16 and float16 run in autocast, int8
             in ``quantised``. The norms, the sums over the blocks and the head stay in float32, as
-            boxes are read from them.
+            boxes are read from them (but for the first layers of a CENTER head, beside the former).
         pack: on a CPU, arrange the weights of wide layers for its product (``packed``);
             torch.compile wants them as they are.
     """
@@ -41,7 +42,8 @@ def fuse(
     device = next(network.parameters()).device
     by_kernels = has_kernels(device)
     if isinstance(network.box_head, CenterHead):
-        head = FusedHead(network.box_head)
+        low = torch.float32 if dtype == torch.int8 else dtype
+        head = FusedHead(network.box_head, low)
         network.box_head = DenseHead(head) if by_kernels else head
     if dtype == torch.int8:
         _replace_linear(network, quantised.Int8Linear, quantised.WORTHWHILE)
@@ -65,6 +67,7 @@ def fuse(
                     values.data = values.to(dtype)
     if pack:
         _replace_linear(network, packed.PackedLinear, packed.WORTHWHILE)
+        _join_gelu(network)
     if dtype != torch.float32:
         network.box_head = InFloat32(network.box_head)
     return network
@@ -80,3 +83,12 @@ def _replace_linear(
             continue
         if min(module.in_features, module.out_features) >= least:
             network.set_submodule(name, kind(module))
+
+
+def _join_gelu(network: TrackingNetwork) -> None:
+    """Lets packed products do the GELU after them."""
+    for module in network.modules():
+        if not isinstance(module, Mlp) or not isinstance(module.fc1, packed.PackedLinear):
+            continue
+        if isinstance(module.act, nn.GELU) and module.act.approximate == "none":
+            module.fc1.then, module.act = "gelu", nn.Identity()

@@ -11,14 +11,32 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from ltr_ext.models.head import TOWERS, CenterHead
 from pytracking_ext.engine.blocks import fixed
 
+LOW_LAYERS = 2  # nearly all of the work; the narrow ones after them decide how exact a box is
+
+
+class Convolutions(nn.Sequential):
+    """Convolutions and what is between them, each in the format of its weights."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        for layer in self:
+            if isinstance(layer, nn.Conv2d):
+                maps = maps.to(layer.weight.dtype)
+            maps = layer(maps)
+        return maps
+
 
 class FusedHead(CenterHead):
     """The CENTER head with batch norm folded into its convolutions, its towers side by side.
 
     The first layer of all towers is one convolution of the features, the later ones are grouped.
+
+    Args:
+        head: on the device to run on.
+        dtype: of the first ``LOW_LAYERS`` convolutions.
     """
 
-    def __init__(self, head: CenterHead) -> None:
+    def __init__(self, head: CenterHead, dtype: torch.dtype = torch.float32) -> None:
         nn.Module.__init__(self)
         layers = []
         for layer in range(1, 5):
@@ -30,11 +48,12 @@ class FusedHead(CenterHead):
                                     groups=groups, device=weight.device)  # fmt: skip
             convolution.weight, convolution.bias = fixed(weight), fixed(torch.cat(biases))
             layers += [convolution, nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.layers = Convolutions(*layers).to(memory_format=torch.channels_last)
+        self.layers[: 2 * LOW_LAYERS].to(dtype)
         self.outputs = nn.ModuleList(head.get_submodule(f"conv5_{tower}") for tower in TOWERS)
 
     def towers(self, features: Tensor) -> list[Tensor]:
-        maps = self.layers(features.contiguous(memory_format=torch.channels_last))
+        maps = self.layers(features)
         parts = maps.chunk(len(TOWERS), 1)
         return [output(part) for output, part in zip(self.outputs, parts, strict=True)]
 
@@ -57,13 +76,12 @@ class DenseHead(nn.Module):
             [output.weight for output in head.outputs],
             torch.cat([output.bias for output in head.outputs]),
         )
-        self.layers = nn.Sequential(*layers, last).to(memory_format=torch.channels_last)
+        self.layers = Convolutions(*layers, last).to(memory_format=torch.channels_last)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         from pytracking_ext.engine import kernels
 
-        raw = self.layers(features.contiguous(memory_format=torch.channels_last))
-        maps, boxes = kernels.read_maps(raw)
+        maps, boxes = kernels.read_maps(self.layers(features))
         score, size, offset = maps.split((1, 2, 2), 1)
         return {"score_map": score, "size_map": size, "offset_map": offset, "pred_boxes": boxes}
 

@@ -20,16 +20,22 @@ def available() -> bool:
 
 
 class PackedLinear(nn.Module):
-    """``layer``, whose weights are not rearranged at every call. The output has their type."""
+    """``layer``, whose weights are not rearranged at every call. The output has their type.
+
+    Attributes:
+        then: what the product also does to its output: ``none``, or ``gelu`` (by erf).
+    """
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
+        self.then = "none"
         self.packed = _packed(layer.weight.detach())
         self.bias = None if layer.bias is None else layer.bias.detach()
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens.to(self.packed.dtype)
-        return torch.ops.mkldnn._linear_pointwise(tokens, self.packed, self.bias, "none", [], "")
+        product = torch.ops.mkldnn._linear_pointwise
+        return product(tokens, self.packed, self.bias, self.then, [], "none")
 
     def __getstate__(self) -> dict[str, Any]:
         """With the weights as they were: torch neither copies nor stores packed ones."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from timm.layers import Mlp
 
 from ltr_ext.data.crop import box_to_frame
 from ltr_ext.data.normalise import normalise
@@ -19,7 +20,7 @@ from ltr_ext.dataset.synthetic import Synthetic
 from ltr_ext.models.checkpoint import BUNDLED, load_network
 from ltr_ext.models.two_branch import two_branch_from
 from pytracking_ext.analysis.metrics import overlap
-from pytracking_ext.engine import Engine, packed, quantised
+from pytracking_ext.engine import Engine, heads, packed, quantised
 from pytracking_ext.engine.engine import Turn
 from pytracking_ext.parameter.srft import TrackerParameters, in_engine, load
 from pytracking_ext.tracker.srft import SRFTTracker
@@ -91,6 +92,8 @@ def test_packed_layers_answer_alike_for_every_family(
     kinds = [sum(isinstance(module, packed.PackedLinear) for module in run.modules())
              for run in (usual, engine)]  # fmt: skip
     assert kinds[0] < kinds[1]
+    joined = [getattr(module, "then", "none") for module in engine.modules()].count("gelu")
+    assert joined == sum(isinstance(module, Mlp) for module in engine.modules())
     answer, expected = engine(*inputs), network(*inputs)
     if precision == "float32":
         assert difference(answer, expected) < 1e-5
@@ -352,6 +355,27 @@ def searches(trained):
             made.append((template, search, tracker.box, region.resize_factor, box))
     assert len(made) > 30
     return made
+
+
+@torch.inference_mode()
+@NEEDS_BF16
+def test_of_the_head_the_first_layers_are_low_which_costs_little(trained, searches, monkeypatch):
+    network = trained["two_branch"]
+
+    def displaced() -> float:
+        engine = Engine(network, "bfloat16")
+        boxes = [
+            torch.cat([run(template, search)["pred_boxes"] for template, search, *_ in searches])
+            for run in (network, engine)
+        ]
+        return float((boxes[0] - boxes[1]).abs().median())
+
+    head = Engine(network, "bfloat16").network.box_head.module
+    dtypes = [layer.weight.dtype for layer in head.layers if isinstance(layer, torch.nn.Conv2d)]
+    assert dtypes == [torch.bfloat16] * 2 + [torch.float32] * 2
+    usual = displaced()
+    monkeypatch.setattr(heads, "LOW_LAYERS", 0)
+    assert usual < 2 * displaced()
 
 
 @torch.inference_mode()
