@@ -1,9 +1,6 @@
-"""What several benchmarks need: a batch of noise, and times of functions in turns."""
+"""What several benchmarks need: a batch of noise."""
 
 from __future__ import annotations
-
-import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -31,24 +28,3 @@ def noise_batch(
         "modality": torch.ones(size, dtype=torch.int64),
     }
     return {name: values.to(device) for name, values in batch.items()}
-
-
-def smallest_times(
-    functions: dict[str, Callable[[], object]], rounds: int, device: str | torch.device
-) -> dict[str, float]:
-    """Smallest seconds of each function, called in turns; on a CPU, those that it computes.
-
-    What else the machine does disturbs the smallest least.
-    """
-    on_cpu = torch.device(device).type == "cpu"
-    clock = time.process_time if on_cpu else time.perf_counter
-    best = dict.fromkeys(functions, float("inf"))
-    for turn in range(rounds + 1):  # the first warms up caches and states
-        for name, run in functions.items():
-            start = clock()
-            run()
-            if not on_cpu:
-                torch.cuda.synchronize(device)
-            if turn:
-                best[name] = min(best[name], clock() - start)
-    return best

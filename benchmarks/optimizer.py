@@ -13,12 +13,13 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from common import noise_batch, smallest_times  # beside this file
+from common import noise_batch  # beside this file
 from torch import nn
 from torch.optim import AdamW
 
 from ltr_ext.actors.tracking import sample_loss
 from ltr_ext.models.registry import build_network
+from ltr_ext.timing import smallest_times
 from srft_plugin import SRFT, bind_operations
 
 

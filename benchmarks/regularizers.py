@@ -18,11 +18,12 @@ import subprocess
 import sys
 
 import torch
-from common import noise_batch, smallest_times  # beside this file
+from common import noise_batch  # beside this file
 
 from ltr_ext.actors.distillation import TRACKING
 from ltr_ext.actors.tracking import TrackingActor
 from ltr_ext.models.registry import build_network
+from ltr_ext.timing import smallest_times
 from srft_plugin.groups import operation_groups
 from srft_plugin.prior import Prior
 from srft_plugin.tuning.anchored import DiagonalFisher

@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import argparse
 import functools
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
-from common import smallest_times  # beside this file
 from torch import Tensor, nn
 
 from ltr_ext.actors.tracking import TrackingActor, to_device
@@ -25,12 +22,9 @@ from ltr_ext.data.loader import make_loader
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import Recipe
-from ltr_ext.run_training import regularizer_options, training_pairs, updates_by_kernels
-from ltr_ext.trainers.preparation import prepare
-from ltr_ext.trainers.processes import Processes
-from ltr_ext.trainers.trainer import Trainer
+from ltr_ext.run_training import training_pairs
+from ltr_ext.timing import single_step, smallest_times
 from srft_plugin.schedule import MAX_SENSITIVITY
-from srft_plugin.tuning.regularizer import make_regularizer
 from srft_plugin.tuning.trainable import select_trainable
 
 
@@ -72,13 +66,7 @@ def our_loop(
 ) -> Callable[[dict[str, Tensor]], None]:
     """A step of the trainer."""
     recipe = recipe.override([f"regularizer={regularizer}"])
-    network, alone = tuned_network(recipe), Processes()
-    model = prepare(network, recipe, device, alone)
-    options = regularizer_options(recipe, updates_by_kernels(recipe, device, alone))
-    made = make_regularizer(regularizer, network, None, recipe.total_steps, **options)
-    folder = Path(tempfile.gettempdir())  # nothing is written: only steps are taken
-    trainer = Trainer(network, model, recipe, made, iter, None, folder, device, alone)
-    return lambda batch: trainer._train_step(0, batch) and None
+    return single_step(recipe, tuned_network(recipe), None, device)
 
 
 def data_wait(

@@ -14,16 +14,19 @@ from .plan import BUDGETS, QUESTIONS, Budget, Cell, cells
 
 
 def add_commands(subparsers) -> None:
-    """Mounts `srft study run` and `srft study report`."""
+    """Mounts `srft study run`, `srft study cost` and `srft study report`."""
     study = subparsers.add_parser(
         "study", help="compare ways to fine-tune, with seeds and controls", description=__doc__
     )
     actions = study.add_subparsers(title="actions", metavar="ACTION", required=True)
     run = actions.add_parser("run", help="run or resume it", description=run_command.__doc__)
+    cost = actions.add_parser(
+        "cost", help="measure what each variant costs", description=cost_command.__doc__
+    )
     report = actions.add_parser(
         "report", help="tables of what is finished", description=report_command.__doc__
     )
-    for parser, command in ((run, run_command), (report, report_command)):
+    for parser, command in ((run, run_command), (cost, cost_command), (report, report_command)):
         parser.add_argument(
             "--budget", choices=BUDGETS, default="small", help="data, steps and seeds"
         )
@@ -44,6 +47,7 @@ def add_commands(subparsers) -> None:
     run.add_argument(
         "--device", type=device_name, action="append", help="may be repeated; default: cpu"
     )
+    cost.add_argument("--device", type=device_name, default="cpu")
     run.add_argument("--jobs", type=positive, default=1, help="trainings that run at the same time")
     run.add_argument(
         "--shard", default="1/1", metavar="i/n", help="this machine's part of the trainings"
@@ -63,6 +67,16 @@ def run_command(arguments: argparse.Namespace) -> int:
     part = _plan(arguments)[shard.index - 1 :: shard.count]
     run_study(part, budget, arguments.out, arguments.device or ["cpu"], arguments.jobs)
     return report_command(arguments)
+
+
+def cost_command(arguments: argparse.Namespace) -> int:
+    """Measure how long a step of each variant takes, that of full fine-tuning = 1; study.md has a
+    table of it."""
+    from .cost import FILE, write_costs
+
+    write_costs(_plan(arguments), _budget(arguments), arguments.out, arguments.device)
+    print(f"study: {arguments.out / FILE}")
+    return 0
 
 
 def report_command(arguments: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from ltr_ext.admin.files import atomic_write, write_text
 from pytracking_ext.analysis.tables import Table, render
 
+from .cost import cost_table
 from .plan import QUESTIONS, VARIANTS, Cell, Question
 from .statistics import Estimate, discoveries, estimate, paired
 
@@ -61,7 +62,6 @@ MEASURES = (
     Measure("gap", _gap),
     Measure("moved", _moved, compared=False),
     Measure("unevenness", _unevenness, compared=False),
-    Measure("samples/s", lambda result: result.get("samples_per_second"), compared=False),
 )
 LEGEND = """\
 *target*: mean IoU (percent) over the tracked test videos with both cameras: what was learned.
@@ -72,6 +72,9 @@ target pairs. *moved*: mean relative distance of the operations from the start (
 (Student's t). In brackets: the difference to the variant with the asterisk, seed by seed, with its
 own interval; **bold** where that leaves 0 out. Intervals are over seeds, that is over what was
 trained on: the test videos are the same."""
+COST_LEGEND = """\
+*trained*: parameters. *step*: time of a training step, that of `fft` = 1, taken in turns on one
+batch in memory (`srft study cost`). *prior*: time of its estimate, in steps of `fft`."""
 FEWEST = 3  # videos with an attribute, for a column of its own
 
 
@@ -198,6 +201,11 @@ def write_report(results: Results, questions: Iterable[str], out: Path) -> Path:
         table = attribute_table(results, modality)
         if len(table.columns) > 1:
             sections.append(render(table, "markdown"))
+    costs = cost_table(
+        out, dict.fromkeys(v for name in questions for v in QUESTIONS[name].variants)
+    )
+    if costs is not None:
+        sections += [render(costs, "markdown"), COST_LEGEND]
     file = out / "study.md"
     write_text(file, "\n\n".join(sections) + "\n")
     return file

@@ -16,8 +16,9 @@ import pytest
 from ltr_ext.models.checkpoint import load_network, save_network
 from ltr_ext.models.registry import build_network
 from ltr_ext.run_training import base_file, given_prior
-from pytracking_ext.study import priors
+from pytracking_ext.study import cost, priors
 from pytracking_ext.study.cell import cell_origin, run_cell
+from pytracking_ext.study.cost import cost_table, write_costs
 from pytracking_ext.study.data import StudyData
 from pytracking_ext.study.plan import BUDGETS, PEERS, QUESTIONS, VARIANTS, Cell, cells, recipe
 from pytracking_ext.study.priors import prior_file, write_priors
@@ -319,7 +320,7 @@ def a_result(target, rgb):
     return {
         "target": {"a": target, "b": target, "c": target}, "rgb": {"a": rgb}, "target_pairs": 0.5,
         "rgb_pairs": 0.5, "train_pairs": 0.75, "moved": {"x": 0.01, "y": 0.03},
-        "samples_per_second": 40.0, "train_loss": 1.0,
+        "train_loss": 1.0,
         "attributes": {"low_light": ["a", "b"], "occlusion": ["a", "b", "c"]},
     }  # fmt: skip
 
@@ -396,3 +397,21 @@ def test_a_report_shows_what_is_finished(tmp_path, capsys):
     assert main(command) == 2
     assert main([*command, "--modality", "depth"]) == 0
     assert "3 of 20 trainings" in capsys.readouterr().out
+
+
+def test_costs_are_of_variants_with_a_step_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "ROUNDS", 1)
+    variants = ("rgb", "fft", "MLPs alone", "srft", "srft, 3 x as long", "srft, prior by random")
+    write_costs([Cell("depth", variant, 0) for variant in variants], TINY, tmp_path, "cpu")
+    rows = dict(cost_table(tmp_path, variants).rows)
+    assert list(rows) == ["fft", "MLPs alone", "srft"]
+    # Each has two layers with their biases, 192 to 768 and back.
+    network = build_network("two_branch_tiny")
+    mlps = sum(name.endswith("mlp.fc1") for name, _ in network.named_modules())
+    assert rows["MLPs alone"][0] == f"{mlps * (2 * 192 * 768 + 192 + 768) / 1e6:.2f}"
+    assert rows["fft"][2] == rows["MLPs alone"][2] == "-" and int(rows["srft"][2]) > 0
+    assert all(float(step) > 0 for _, step, _ in rows.values())
+    assert cost_table(tmp_path, ["rgb"]) is None and cost_table(tmp_path / "none", ["fft"]) is None
+    results = {Cell("depth", "fft", 0): a_result(0.5, 0.4)}
+    text = write_report(results, ["sensitivities"], tmp_path).read_text("utf-8")
+    assert "| srft |" in text.partition("What does it cost?")[2]
