@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from ltr_ext.actors.tracking import to_device
@@ -34,7 +33,7 @@ DATA = "synthetic_rgbd"  # drawn on demand; what the images show has no part in 
 class _Made(NamedTuple):
     """A variant ready for a step: ``values`` train, and ``prior_seconds`` went by before."""
 
-    step: Callable[[dict[str, Tensor]], None]
+    step: Callable[[], None]
     values: int
     prior_seconds: float
 
@@ -42,16 +41,15 @@ class _Made(NamedTuple):
 def write_costs(plan: Iterable[Cell], budget: Budget, folder: Path, device: str) -> None:
     """Measures every variant of ``plan`` that trains by a step of its own; writes ``cost.json``.
 
-    Each takes turns with full fine-tuning, on one batch in memory: the ratio is of the smallest
+    Each takes turns with full fine-tuning, on a batch in memory: the ratio is of the smallest
     times. A prior's time is in those steps as well.
     """
     costs, where = {}, torch.device(device)
-    batch = _batch(budget, where)
     reference = _make(REFERENCE, budget, where)
     variants = dict.fromkeys(cell.variant for cell in plan)
     for variant in tqdm([v for v in variants if _has_a_step(v)], desc="costs", disable=None):
         made = _make(variant, budget, where)
-        steps = {"reference": partial(reference.step, batch), "own": partial(made.step, batch)}
+        steps = {"reference": reference.step, "own": made.step}
         seconds = smallest_times(steps, ROUNDS, where)
         costs[variant] = {
             "values": made.values,
@@ -81,13 +79,6 @@ def _has_a_step(variant: str) -> bool:
     return found is not None and found.prior is None and found.form is None and found.length == 1
 
 
-def _batch(budget: Budget, device: torch.device) -> dict[str, Tensor]:
-    settings = recipe(Cell("depth", REFERENCE, 0), budget, DATA)
-    network, size = trainable_network(settings, None), settings.batch_size
-    pairs = training_pairs(settings, settings.datasets, network, size, settings.seed)
-    return to_device(next(iter(make_loader(pairs, size))), device)
-
-
 def _make(variant: str, budget: Budget, device: torch.device) -> _Made:
     settings = recipe(Cell("depth", variant, 0), budget, DATA)
     base = load_network(base_file(settings.base))
@@ -100,4 +91,8 @@ def _make(variant: str, budget: Budget, device: torch.device) -> _Made:
             prior = run_prior(settings, network, base, Path(folder), device, Processes())
         seconds = 0.0 if prior is None else min(seconds, clock() - start)
     values = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return _Made(single_step(settings, network, prior, device), values, seconds)
+    size = settings.batch_size
+    pairs = training_pairs(settings, settings.datasets, network, size, settings.seed)
+    batch = to_device(next(iter(make_loader(pairs, size))), device)
+    step = single_step(settings, network, prior, device)
+    return _Made(partial(step, batch), values, seconds)
