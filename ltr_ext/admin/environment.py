@@ -100,7 +100,10 @@ def _from_pytracking(key: str) -> str | None:
     if key == "pretrained_dir":  # by its name there, which is preset, to a folder or to none
         named = getattr(settings, "pretrained_networks", "")
         return named if named and Path(named).is_dir() else None
-    return getattr(settings, key, None) or None
+    value = getattr(settings, key, None) or None
+    if key == "got10k_dir" and value and Path(value).name == "train":
+        return str(Path(value).parent)  # there, it is the folder of the training part
+    return value
 
 
 def lookup(key: str) -> str | None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,6 +16,8 @@ from uuid import uuid4
 from safetensors import SafetensorError
 
 from srft_plugin.errors import UserError
+
+HOST = socket.gethostname()
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
@@ -41,6 +46,36 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
             f"cannot write {path}: {error}; free some space or choose another folder. "
             "What was there before is untouched"
         ) from error
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """An empty folder beside ``target`` that takes its place when the block has ended well.
+
+    Other processes may make the same one at the same time: the first to end counts. What processes
+    of this machine that are gone have left is removed.
+
+    Raises:
+        OSError: the folder around cannot be written to.
+    """
+    for path in target.parent.glob(f".{target.name}.{HOST}-*.partial"):
+        try:
+            os.kill(int(path.stem.rpartition("-")[2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(path)
+        except PermissionError:  # it lives, and is somebody else's
+            pass
+    partial = target.with_name(f".{target.name}.{HOST}-{os.getpid()}.partial")
+    try:
+        partial.mkdir()
+        yield partial
+        try:
+            partial.rename(target)
+        except OSError:
+            if not target.exists():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

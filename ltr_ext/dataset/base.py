@@ -86,9 +86,7 @@ def read_sequence(entry: Entry) -> Sequence:
             "extract the sequence again, or do without the missing ones by "
             "`srft data check NAME ROOT --fix-index`"
         )
-    file, boxes = read_ground_truth(entry)
-    if layout.init_only and len(boxes) == 1:
-        boxes = np.concatenate([boxes, np.full((len(frames) - 1, 4), np.nan)])
+    file, boxes = read_ground_truth(entry, len(frames))
     if layout.cut_tail and len(boxes) < len(frames):
         frames = FileFrames(frames.rgb_folder, frames.rgb_names[: len(boxes)])
     if layout.cut_rows and not has_gaps(frames.rgb_names):
@@ -129,14 +127,33 @@ def list_frames(entry: Entry) -> FileFrames:
     return FileFrames(rgb_folder, rgb, aux_folder, image_names(aux_folder), layout.modality)
 
 
-def read_ground_truth(entry: Entry) -> tuple[Path, np.ndarray]:
+def read_ground_truth(entry: Entry, frames: int = 0) -> tuple[Path, np.ndarray]:
     """The annotation file of a sequence and the (N, 4) boxes in it, 0-based.
+
+    Of ``frames`` images, those that have no row because it is only the first box that is known
+    (``Layout.init_only``), or because the boxes begin with the first image that shows the target,
+    get one of NaN.
 
     Raises:
         UserError: there is none, or it cannot be understood.
     """
     file = find_path(entry, entry.layout.annotation, "ground-truth file")
-    return file, _boxes_of(entry, file)
+    boxes = _boxes_of(entry, file)
+    behind = frames - 1 if entry.layout.init_only and len(boxes) == 1 else 0
+    before = 0 if behind or frames <= len(boxes) else _unseen_at_first(entry, len(boxes))
+    before, behind = (np.full((max(count, 0), 4), np.nan) for count in (before, behind))
+    return file, np.concatenate([before, boxes, behind])
+
+
+def _unseen_at_first(entry: Entry, rows: int) -> int:
+    """So many more labels than ``rows`` has a label file, whose first labels all say absent."""
+    for name, seen in entry.layout.presence:
+        file = entry.folder / name
+        flags = read_flags(file) if file.is_file() else np.zeros(0)
+        surplus = max(len(flags) - rows, 0)
+        if surplus and (flags[:surplus] != seen).all():
+            return surplus
+    return 0
 
 
 def _boxes_of(entry: Entry, file: Path) -> np.ndarray:
@@ -207,16 +224,9 @@ def presence_labels(entry: Entry, rows: int) -> list[tuple[Path, np.ndarray, int
     Where a file has more labels than the ground truth has ``rows``, and the surplus at its start
     says absent, the boxes begin with the first visible frame; the surplus is left out.
     """
-    labels = []
-    for name, seen in entry.layout.presence:
-        file = entry.folder / name
-        if file.is_file():
-            flags = read_flags(file)
-            surplus = len(flags) - rows
-            if surplus > 0 and (flags[:surplus] != seen).all():
-                flags = flags[surplus:]
-            labels.append((file, flags, seen))
-    return labels
+    files = ((entry.folder / name, seen) for name, seen in entry.layout.presence)
+    surplus = _unseen_at_first(entry, rows)
+    return [(file, read_flags(file)[surplus:], seen) for file, seen in files if file.is_file()]
 
 
 def find_path(entry: Entry, patterns: Many[str], what: str, hint: str = "") -> Path:

@@ -119,7 +119,7 @@ def _check_sequence(entry: Entry, samples: int, report: Report) -> None:
         frames = None
     boxes = None
     try:
-        file, boxes = read_ground_truth(entry)
+        file, boxes = read_ground_truth(entry, len(frames or ()))
     except UserError as error:
         if entry.folder.is_dir():
             found(*split_error(error, CORRECT))
@@ -233,7 +233,8 @@ def _box_problems(
                 else "extract it again, or cut it with --fix-index",
             )
     if size is not None:
-        for problem, remedy in _place_problems(boxes, np.array(size[::-1])):
+        lines = read_ground_truth(entry)[1]  # no rows but those of the file
+        for problem, remedy in _place_problems(lines, np.array(size[::-1])):
             yield f"{file.name}: {problem}", remedy
     try:
         labels = presence_labels(entry, len(boxes))

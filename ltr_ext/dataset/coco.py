@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,20 @@ class CocoObjects:
     part, as they are distributed; objects of a crowd and those narrower or lower than 50 pixels are
     left out. Only the columns that are needed stay in memory.
 
+    Args:
+        root: folder of the data set.
+        split: ``train`` or ``val``.
+        wanted: says of the file name of a picture whether its objects belong to the set.
+
     Raises:
         UserError: no annotation file or no pictures, or a file that is not COCO's.
     """
 
     name = "coco"
 
-    def __init__(self, root: Path, split: str):
+    def __init__(
+        self, root: Path, split: str, wanted: Callable[[str], bool] = lambda file: True
+    ) -> None:
         file, self._folder = find_part(root, split)
         table = read_table(file)
         try:
@@ -38,7 +46,9 @@ class CocoObjects:
             objects = [
                 (names[item["image_id"]], item["id"], item["bbox"])
                 for item in table["annotations"]
-                if not item.get("iscrowd", 0) and min(item["bbox"][2:]) >= MINIMUM_SIDE
+                if not item.get("iscrowd", 0)
+                and min(item["bbox"][2:]) >= MINIMUM_SIDE
+                and wanted(names[item["image_id"]])
             ]
             self._boxes = np.array([item[2] for item in objects], np.float64).reshape(-1, 4)
         except (ValueError, KeyError, TypeError) as error:

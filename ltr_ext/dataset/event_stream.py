@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ltr_ext.admin.files import new_folder
 from ltr_ext.data.events import DEFAULT_FORM, Events, render_events
 from srft_plugin.errors import UserError
 
@@ -162,8 +162,11 @@ def render_sequence(entry: Entry, form: str = DEFAULT_FORM) -> int:
             sequence, so that the times of the frames are not known.
     """
     layout = entry.layout
-    if any((entry.folder / pattern.format(name=entry.name)).is_dir() for pattern in layout.aux):
+    folders = [entry.folder / pattern.format(name=entry.name) for pattern in layout.aux]
+    if any(folder.is_dir() and image_names(folder) for folder in folders):
         return 0
+    if folders[0].is_dir() and any(folders[0].iterdir()):
+        raise UserError(f"{folders[0]}: holds files but no images; remove it to have it rendered")
     names = image_names(find_path(entry, layout.rgb, "folder of colour images"))
     files = [path for path in sorted(entry.folder.iterdir()) if path.suffix in SUFFIXES]
     if not files:
@@ -175,18 +178,15 @@ def render_sequence(entry: Entry, form: str = DEFAULT_FORM) -> int:
             f"{files[0]}: {len(times)} frame times for {len(names)} colour images; "
             "the events cannot be assigned to frames, leave the sequence out"
         )
-    target = entry.folder / layout.aux[0].format(name=entry.name)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a call that was interrupted
-    partial.mkdir()
     start = min(int(stream.events.t[0]), int(times[0])) if start is None else start
-    for name, end in zip(names, times.tolist(), strict=True):
-        image = render_events(stream.events.between(start, end), stream.shape, form, (start, end))
-        file = partial / Path(name).with_suffix(".png").name
-        if not cv2.imwrite(str(file), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
-            raise UserError(f"{file}: cannot be written; is the disk full?")
-        start = end
-    partial.rename(target)
+    with new_folder(folders[0]) as partial:  # POSIX lets it replace an empty one
+        for name, end in zip(names, times.tolist(), strict=True):
+            events = stream.events.between(start, end)
+            image = render_events(events, stream.shape, form, (start, end))
+            file = partial / Path(name).with_suffix(".png").name
+            if not cv2.imwrite(str(file), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
+                raise UserError(f"{file}: cannot be written; is the disk full?")
+            start = end
     return len(names)
 
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltr_ext.admin.files import atomic_write
-from srft_plugin.errors import UserError
+from srft_plugin.errors import UserError, some
 
 from .base import Entry, FolderDataset, list_frames, mark_absent, read_extra, read_ground_truth
-from .files import FileFrames, image_number, pair_by_number
+from .files import FileFrames, has_gaps, image_number, pair_by_number
 from .sequence import Sequence
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 3  # 2: test parts without the frames that lack an auxiliary image
 EXTRA = "extra_"
+NAMES = "surrogateescape"  # file names that are not UTF-8
 
 
 def index_path(root: str | os.PathLike, name: str, split: str) -> Path:
@@ -117,20 +118,24 @@ def usable_sequence(entry: Entry, bad_files: set[Path], alone: bool) -> Sequence
     """
     try:
         frames = list_frames(entry)
-        _, boxes = read_ground_truth(entry)
-        if entry.layout.init_only and len(boxes) == 1:
-            boxes = np.concatenate([boxes, np.full((len(frames) - 1, 4), np.nan)])
+        file, boxes = read_ground_truth(entry, len(frames))
         mark_absent(entry, boxes)
         extra = read_extra(entry)
     except UserError as error:
         log.warning("left out of the index: %s", error)
         return None
-    rows = rows_of(frames.rgb_names, len(boxes))
     pairs = list(zip(frames.rgb_names, frames.aux_names or frames.rgb_names, strict=False))
     if frames.aux_folder and len(frames.rgb_names) != len(frames.aux_names):
         pairs = pair_by_number(frames) or []
-    elif frames.aux_folder and len(frames.rgb_names) < len(boxes):  # each may lack another one
+    elif frames.aux_folder and len(frames) < len(boxes):  # each may lack another one
         pairs = pair_by_number(frames) or pairs
+    rows = rows_of(frames, pairs, len(boxes))
+    if rows is None:
+        log.warning(
+            "left out of the index: %s has %d rows for %d images, whose numbers do not say which "
+            "belong together; extract the sequence again", file, len(boxes), len(frames),
+        )  # fmt: skip
+        return None
     if alone and (pairs or not frames.aux_names):
         partner = dict(pairs)
         pairs = [(rgb, partner.get(rgb, "")) for rgb in frames.rgb_names]
@@ -160,16 +165,28 @@ def _split(extra: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]
     return boxes, {key: value for key, value in extra.items() if key not in boxes}
 
 
-def rows_of(names: Many[str], rows: int) -> dict[str, int]:
-    """Row of the ground truth for each image that has one.
+def rows_of(frames: FileFrames, pairs: Many[tuple[str, str]], rows: int) -> dict[str, int] | None:
+    """Row of the ground truth for each colour image that has one; None where nothing tells.
 
-    Where images are missing but the numbers of the others span as many as there are rows, the
-    numbers tell; else rows and images are matched from the first on.
+    Where images are missing but the numbers of the others, or of the auxiliary images in
+    ``pairs``, span as many as there are rows, the numbers tell. Rows and images are matched from
+    the first on where there is no row too many, or where the images are numbered from 0 or 1 on
+    without a gap, so that the last ones are missing.
     """
+    names = frames.rgb_names
     numbers = [image_number(name) for name in names]
-    if len(names) < rows and None not in numbers and numbers[-1] - numbers[0] + 1 == rows:
+    if len(names) >= rows:
+        return {name: row for row, name in enumerate(names[:rows])}
+    if None in numbers:
+        return None
+    if numbers[-1] - numbers[0] + 1 == rows:
         return {name: number - numbers[0] for name, number in zip(names, numbers, strict=True)}
-    return {name: row for row, name in enumerate(names[:rows])}
+    others = [image_number(name) for name in frames.aux_names]
+    if others and None not in others and others[-1] - others[0] + 1 == rows:
+        return {rgb: image_number(aux) - others[0] for rgb, aux in pairs}
+    if numbers[0] in (0, 1) and not has_gaps(names):
+        return {name: row for row, name in enumerate(names)}
+    return None
 
 
 def read_index(path: Path, root: Path, name: str, entries: Many[Entry]) -> FolderDataset | None:
@@ -191,6 +208,13 @@ def read_index(path: Path, root: Path, name: str, entries: Many[Entry]) -> Folde
             )
             return None
         sequences = dict(_sequences(columns, root, {entry.name: entry for entry in entries}))
+        left_out = [entry.name for entry in entries if entry.name not in sequences]
+        if left_out:
+            log.warning(
+                "%s leaves out %d of %d sequences (%s); if these have been mended since, write it "
+                "again with `srft data check %s %s --fix-index`",
+                *(path, len(left_out), len(entries), some(left_out), name, root),
+            )
     except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path}: not a usable index ({error}); delete it, or write it again with "
@@ -236,8 +260,8 @@ def _stack(rows: list[np.ndarray]) -> np.ndarray:
 
 def _pack(texts: Many[str]) -> np.ndarray:
     """Strings as bytes, so that no pickle is needed."""
-    return np.frombuffer("".join(f"{text}\0" for text in texts).encode(), np.uint8)
+    return np.frombuffer("".join(f"{text}\0" for text in texts).encode(errors=NAMES), np.uint8)
 
 
 def _unpack(packed: np.ndarray) -> list[str]:
-    return packed.tobytes().decode().split("\0")[:-1]
+    return packed.tobytes().decode(errors=NAMES).split("\0")[:-1]

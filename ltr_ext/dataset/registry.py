@@ -33,8 +33,9 @@ def open_dataset(
         name: ``depthtrack``, ``lasher``, ...: the keys of ``kinds.KINDS``, or ``coco``.
         root: its folder.
         split: ``train``, ``val`` or ``test``, as far as the distribution has them; ``train_part``
-            and ``val_part`` divide the training set of every data set: a sequence is held out when
-            the CRC-32 of its name is divisible by 20, so nobody has to ship a list.
+            and ``val_part`` divide the training set of every data set: a sequence (of COCO, a
+            picture) is held out when the CRC-32 of its name is divisible by 20, so nobody has to
+            ship a list.
         use_index: False looks at the folders in any case.
 
     Raises:
@@ -44,7 +45,9 @@ def open_dataset(
     if not root.is_dir():
         raise UserError(f"{name}: {root} is no folder; give the folder that holds its sequences")
     if name == CocoObjects.name:
-        return CocoObjects(root, split)
+        if split not in PARTS:
+            return CocoObjects(root, split)
+        return CocoObjects(root, "train", lambda file: is_held_out(file) == (split == "val_part"))
     part = find_split(name, "train" if split in PARTS else split)
     layout = part.layout or KINDS[name].layout
     entries = [
@@ -95,7 +98,9 @@ def _sequence_folders(name: str, root: Path, part: Split) -> list[tuple[str, Pat
     """(name, folder) of every sequence of a part, in the order of its list or of the names."""
     matches: list[Path] = []
     for pattern in part.folders:
-        found = [root] if pattern == "." else sorted(root.glob(pattern), key=_path_order)
+        found = [root]
+        if pattern != ".":
+            found = sorted(root.glob(pattern), key=lambda path: natural_order(path.as_posix()))
         matches = [folder for folder in found if folder.is_dir()]
         if matches:
             break
@@ -105,10 +110,11 @@ def _sequence_folders(name: str, root: Path, part: Split) -> list[tuple[str, Pat
     if listed is not None:
         return [(item, _place(item, matches)) for item in listed]
     parts = {folder for split in KINDS[name].splits.values() for folder in split.folders}
+    layout = part.layout or KINDS[name].layout
     found = [
         (path.name, path)
         for folder in matches
-        for path in _subfolders(folder)
+        for path in _subfolders(folder, by_class=layout.rgb != (".",))
         if path.name not in parts  # where the root stands for a part that is not there
     ]
     left_out = _read_list(part.others, (*matches, root))
@@ -136,16 +142,22 @@ def _place(item: str, folders: list[Path]) -> Path:
     return folders[0] / item  # reading it says that it is missing
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    """Folders in a folder, without hidden ones; of folders by class (cat/cat-3), those inside."""
+def _subfolders(folder: Path, by_class: bool) -> list[Path]:
+    """Folders in a folder, without hidden ones.
+
+    Args:
+        folder: the folder.
+        by_class: where a folder is of a class (cat/cat-3), take those inside. Where images lie in
+            it, asking would list all of them.
+    """
     children = sorted(
         (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")),
         key=_path_order,
     )
-    classes = [list(path.glob(f"{path.name}-*")) for path in children]
-    if children and all(classes):
-        return sorted((path for inside in classes for path in inside), key=_path_order)
-    return children
+    if not by_class:
+        return children
+    inside = [list(path.glob(f"{path.name}-*")) or [path] for path in children]
+    return sorted((path for paths in inside for path in paths), key=_path_order)
 
 
 def _path_order(path: Path) -> list[str | int]:

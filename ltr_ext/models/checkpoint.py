@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import math
 import pickle
 import re
@@ -24,6 +25,8 @@ from srft_plugin.errors import UserError, some
 from .network import TrackingNetwork
 from .registry import build_network, network_names, network_spec
 
+log = logging.getLogger(__name__)
+
 BUNDLED = Path(__file__).parent / "weights" / "ostrack_tiny.safetensors"  # the default tracker
 SMALL = 20_000_000  # numbers in a network that is initialised in a moment
 # Modules whose settings and statistics the official files carry beside the weights. Objects of
@@ -32,6 +35,7 @@ SETTINGS_MODULES = (
     "lib.", "ltr.", "pytracking.", "easydict.", "yacs.", "argparse.", "pathlib.", "collections.",
     "numpy.", "builtins.list", "builtins.dict", "builtins.set", "builtins.int", "builtins.object",
 )  # fmt: skip
+WRAPPED = "module."  # before every name in files of DataParallel and DDP
 SHOWN = 5  # names of parameters in an error
 
 
@@ -137,10 +141,15 @@ def load_weights(
     state = translate(given, type(network), wanted)
     if resize_positions:
         for key, value in state.items():
-            if "pos_embed" in key and key in wanted and value.shape[1] != wanted[key].shape[1]:
-                state[key] = resized(value, wanted[key].shape[1])
-    missing = [] if partial else [key for key in wanted if key not in state]
-    extra = [] if partial else [key for key in state if key not in wanted]
+            if "pos_embed" in key and key in wanted and value.shape != wanted[key].shape:
+                state[key] = resized(value, wanted[key].shape[1], f"{source}: {key}")
+    missing = [key for key in wanted if key not in state]
+    extra = [key for key in state if key not in wanted]
+    if partial:
+        for what, names in (("missing", missing), ("extra", extra)):
+            if names:
+                log.warning("%s is taken for all that: %s", source, listed(what, names))
+        missing = extra = []
     shapes = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
         for key, value in wanted.items()
@@ -247,6 +256,8 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     weights = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not weights:
         raise UserError(f"{path} holds no tensors by name; expected the weights of a network")
+    if all(name.startswith(WRAPPED) for name in weights):
+        return {name.removeprefix(WRAPPED): value for name, value in weights.items()}
     return weights
 
 
@@ -272,9 +283,18 @@ def _load_with_stand_ins(path: Path, names: list[str]) -> Any:
     return _load_with_stand_ins(path, [*names, name])
 
 
-def resized(positions: Tensor, tokens: int) -> Tensor:
-    """(1, N, C) on a square grid, or on two, interpolated to (1, tokens, C)."""
-    old, new = _grid_sides(positions.shape[1]), _grid_sides(tokens)
+def resized(positions: Tensor, tokens: int, source: str) -> Tensor:
+    """(1, N, C) on a square grid, or on two, interpolated to (1, tokens, C).
+
+    Raises:
+        UserError: N is of no such grid; ``source`` says whose embeddings these are.
+    """
+    old, new = _grid_sides(positions.shape[1]) if positions.ndim == 3 else [], _grid_sides(tokens)
+    if positions.ndim != 3 or sum(side * side for side in old) != positions.shape[1]:
+        raise UserError(
+            f"{source} has shape {tuple(positions.shape)}; expected (1, N, C) with a square number "
+            "N of places, or that and a quarter of it, so it cannot be interpolated"
+        )
     parts = positions.split([side * side for side in old], 1)
     resized = []
     for part, before, after in zip(parts, old, new, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -46,11 +47,13 @@ def from_classifier(state: dict[str, Tensor], name: str, source: str | Path) -> 
     found = {_tracker_name(key, "layers.0.blocks.0.norm1.weight" in state): value
              for key, value in state.items()}  # fmt: skip
     if "pos_embed" in found:
-        places = found.pop("pos_embed")[:, 1:]  # without that of the class token
+        places = found.pop("pos_embed")
+        if places.ndim == 3 and math.isqrt(places.shape[1]) ** 2 != places.shape[1]:
+            places = places[:, 1:]  # without that of the class token
         for part in ("z", "x"):
             key = f"pos_embed_{part}"
             if key in wanted:
-                found[key] = resized(places, wanted[key].shape[1])
+                found[key] = resized(places, wanted[key].shape[1], f"{source}: pos_embed")
     wrong = [
         f"{key} {tuple(value.shape)}"
         for key, value in wanted.items()

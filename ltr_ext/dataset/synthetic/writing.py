@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -15,7 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ltr_ext.admin.files import write_text
+from ltr_ext.admin.files import new_folder, write_text
 from ltr_ext.data.events import DEFAULT_FORM
 from ltr_ext.dataset.annotation import read_names
 from ltr_ext.dataset.files import natural_order
@@ -23,8 +20,6 @@ from ltr_ext.dataset.kinds import KINDS
 from srft_plugin.errors import UserError, some, unknown
 
 from .scene import Scene
-
-HOST = socket.gethostname()
 
 
 @dataclass(frozen=True)
@@ -85,15 +80,10 @@ def write_sequences(
             if target.exists():
                 _check_same(target, tables)
                 continue
-            _remove_left_overs(folder, name)
-            partial = folder / f".{name}.{HOST}-{os.getpid()}.partial"  # others may write it, too
-            try:
+            with new_folder(target) as partial:
                 _write_images(partial, name, scene, kind, event_form)
                 for file, text in tables.items():
                     (partial / file).write_text(text, "utf-8")
-                _take_place(partial, target)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error}); choose another folder") from error
     write_text(folder / listing, "".join(f"{name}\n" for name in names))
@@ -118,25 +108,6 @@ def _all_names(folder: Path, listing: Path, names: list[str]) -> list[str]:
             "lose them; choose another folder"
         )
     return sorted({*names, *there}, key=natural_order)
-
-
-def _remove_left_overs(folder: Path, name: str) -> None:
-    """Removes what processes of this machine that are gone have left of a sequence."""
-    for path in folder.glob(f".{name}.{HOST}-*.partial"):
-        try:
-            os.kill(int(path.stem.rpartition("-")[2]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(path)
-        except PermissionError:  # it lives, and is somebody else's
-            pass
-
-
-def _take_place(partial: Path, target: Path) -> None:
-    try:
-        partial.rename(target)
-    except OSError:
-        if not target.exists():  # else another process was faster with the same video
-            raise
 
 
 def _write_images(folder: Path, name: str, scene: Scene, kind: str, event_form: str) -> None:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ltr_ext.admin.environment import environment, read_settings, set_path, settings_file
+from ltr_ext.admin.environment import (
+    environment,
+    lookup,
+    read_settings,
+    set_path,
+    settings_file,
+)
 from srft_plugin.errors import UserError
 
 
@@ -43,6 +49,15 @@ def test_paths_of_the_host(tmp_path, monkeypatch):
     local.EnvironmentSettings = type("E", (), {"workspace_dir": str(tmp_path / "host")})
     monkeypatch.setitem(sys.modules, "ltr.admin.local", local)
     assert environment().workspace_dir == tmp_path / "host"
+
+
+def test_the_host_names_the_training_part_of_got10k(tmp_path, monkeypatch):
+    local = types.ModuleType("ltr.admin.local")
+    monkeypatch.setitem(sys.modules, "ltr.admin.local", local)
+    for folder, root in (("got/train", "got"), ("got", "got")):
+        paths = {"got10k_dir": str(tmp_path / folder)}
+        local.EnvironmentSettings = type("E", (), paths)
+        assert lookup("got10k_dir") == str(tmp_path / root)
 
 
 def test_paths_of_the_host_where_its_own_commands_do_not_read_them(tmp_path, monkeypatch):

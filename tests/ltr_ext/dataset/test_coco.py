@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ltr_ext.data.sampler import PairDataset
-from ltr_ext.dataset import files
+from ltr_ext.dataset import files, registry
 from ltr_ext.dataset.check_coco import check_coco
 from ltr_ext.dataset.registry import open_dataset
 from ltr_ext.models.network import NetworkSpec
@@ -38,6 +38,12 @@ def test_large_single_objects_become_sequences(root):
     np.testing.assert_array_equal(data[1].boxes, [[1.5, 2, 50, 50]])
     assert data[0].frames.rgb_path(0).name == "000000000025.jpg"
     assert data[0].frames.rgb(0).shape == (30, 40, 3) and data[0].modality is None
+
+
+def test_pictures_are_held_out_by_their_names(root, monkeypatch):
+    monkeypatch.setattr(registry, "is_held_out", lambda name: name == "000000000025.jpg")
+    parts = [open_dataset("coco", root, part) for part in ("train_part", "val_part")]
+    assert [[sequence.name for sequence in data] for data in parts] == [["10"], ["7"]]
 
 
 def test_pairs_come_from_one_picture(root):

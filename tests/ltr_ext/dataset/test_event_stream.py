@@ -1,6 +1,8 @@
 """Reading recordings, and rendering the event images that a data set lacks."""
 
+import os
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -176,20 +178,32 @@ def test_the_command_says_what_it_cannot_render_and_removes_an_index_from_before
     copies.write_images(bare / "test" / "cat" / "vis_imgs", ["frame0000.bmp"])
     copies.write_visevent(bare / "test" / "dog")
     shutil.copytree(bare / "test" / "bird", bare / "test" / "cow")
-    (bare / "test" / "cow" / ".event_imgs.partial").touch()  # stands for a read-only folder
-    left_over = bare / "test" / "bird" / ".event_imgs.partial" / "frame0009.png"
-    left_over.parent.mkdir()
-    left_over.touch()
+    unfinished = f".event_imgs.{socket.gethostname()}-{{}}.partial"
+    own = bare / "test" / "cow" / unfinished.format(os.getpid())
+    own.touch()  # stands for a read-only folder
+    left_over, of_another = (
+        bare / "test" / "bird" / unfinished.format(pid) / "frame0009.png"
+        for pid in (99_999_999, os.getppid())
+    )
+    for file in (left_over, of_another):
+        file.parent.mkdir()
+        file.touch()
     assert main(["data", "check", "visevent", str(bare), "--fix-index"]) == 1
     assert open_dataset("visevent", bare, "test").names == ["dog"]
     capsys.readouterr()
+    (bare / "test" / "bird" / "event_imgs").mkdir()  # by a conversion that was interrupted
     assert main(["data", "events", "visevent", str(bare), "--split", "test"]) == 1
     *problems, count = capsys.readouterr().out.splitlines()
     assert "cat: neither event images nor a stream" in problems[0]
-    assert "cow/.event_imgs.partial" in problems[1] and len(problems) == 2
+    assert str(own) in problems[1] and len(problems) == 2
     assert count == "2 event images written"
     data = open_dataset("visevent", bare, "test")
     assert data.names == ["bird", "cat", "cow", "dog"] and len(data[0]) == 2
+    assert of_another.exists() and not left_over.parent.exists()
+    shutil.rmtree(bare / "test" / "bird" / "event_imgs")
+    copies.write_rows(bare / "test" / "bird" / "event_imgs" / "notes.txt")
+    with pytest.raises(UserError, match="event_imgs: holds files but no images; remove it"):
+        render_sequence(data.entries[0])
 
 
 def test_names_count_the_frames_of_a_longer_recording(bare, copies, monkeypatch):

@@ -1,5 +1,7 @@
 """The index of a data set gives what its folders give, without what cannot be used."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,64 @@ def test_the_index_pairs_by_number_where_frames_are_missing(
     partners = [f"i{n + offset:04d}.jpg" if n in kept else "" for n in rgb]
     assert list(sequence.frames.aux_names) == partners
     np.testing.assert_array_equal(sequence.boxes[:, 0], [n - rgb[0] for n in rgb])
+
+
+@pytest.mark.parametrize(
+    ("rgb", "aux", "rows"),
+    [
+        ([2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5]),  # the other camera has the first
+        ([1, 2, 3, 4], [1, 2, 3, 4], [0, 1, 2, 3]),  # the last ones are missing
+        ([2, 3, 4, 5], [2, 3, 4, 5], None),  # which end?
+        ([1, 2, 4, 5], [1, 2, 4, 5], None),
+    ],
+)
+def test_rows_are_those_of_the_frames_or_none(tmp_path, copies, caplog, rgb, aux, rows):
+    folder = tmp_path / "trainingset" / "boy"
+    copies.write_images(folder / "visible", [f"{n:04d}.jpg" for n in rgb])
+    copies.write_images(folder / "infrared", [f"{n:04d}.jpg" for n in aux])
+    copies.write_rows(folder / "visible.txt", [(t, 2, 12, 9) for t in range(6)])
+    fix_index("lasher", tmp_path, "train")
+    if rows is None:
+        assert "visible.txt has 6 rows for 4 images, whose numbers do not say" in caplog.text
+        return
+    sequence = open_dataset("lasher", tmp_path, "train")[0]
+    assert sequence.boxes[:, 0].tolist() == rows
+    assert list(sequence.frames.rgb_names) == list(sequence.frames.aux_names)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_boxes_may_begin_with_the_first_visible_frame(tmp_path, copies, indexed):
+    folder = tmp_path / "test" / "cat"
+    names = [f"frame{n:04d}.png" for n in range(6)]
+    for part in ("cat_aps", "cat_dvs"):
+        copies.write_images(folder / part, names)
+    copies.write_rows(folder / "groundtruth.txt", [(5 * n, 2, 12, 9) for n in range(2, 6)])
+    (folder / "absent.txt").write_text("0\n0\n1\n1\n1\n1\n")  # 1: can be seen
+    if indexed:
+        assert fix_index("coesot", tmp_path) == 0
+    sequence = open_dataset("coesot", tmp_path, "test")[0]
+    assert len(sequence) == 6
+    np.testing.assert_array_equal(sequence.boxes[:, 0], [np.nan, np.nan, 10, 15, 20, 25])
+
+
+def test_an_index_says_whom_it_leaves_out(write_copy, caplog):
+    root = write_copy("depthtrack")
+    (root / "test" / "list.txt").write_text("s2\ns10\n")
+    later = (root / "test" / "s10").rename(root / "s10")
+    assert fix_index("depthtrack", root) == 1
+    later.rename(root / "test" / "s10")  # extracted since
+    caplog.clear()
+    assert open_dataset("depthtrack", root, "test").names == ["s2"]
+    assert "leaves out 1 of 2 sequences (s10); if these have been mended since" in caplog.text
+
+
+def test_file_names_need_not_be_utf8(write_copy):
+    root = write_copy("depthtrack")
+    for file in (root / "test" / "s2" / "color").iterdir():
+        os.rename(bytes(file), os.fsencode(file).replace(b"color/0", b"color/\xb5"))
+    assert fix_index("depthtrack", root) == 0
+    frames = open_dataset("depthtrack", root, "test")[0].frames
+    assert frames.rgb_names[0] == "\udcb50000001.jpg" and frames.rgb(0).shape == (30, 40, 3)
 
 
 @pytest.mark.parametrize("first", [True, False])

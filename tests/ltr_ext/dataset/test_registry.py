@@ -1,5 +1,7 @@
 """Every distribution is read from a tiny copy of itself."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -191,14 +193,20 @@ def test_lasot_by_class(copies, tmp_path):
     data = open_dataset("lasot", tmp_path, "train")
     assert data.names == ["cat-2", "dog-1"]
     assert len(data[1]) == copies.LENGTH
+    (tmp_path / "zebra").mkdir()  # whose sequences have not been extracted
+    data = open_dataset("lasot", tmp_path, "train")
+    assert data.names == ["cat-2", "dog-1", "zebra"] and len(data[0]) == copies.LENGTH
 
 
-def test_trackingnet_over_its_parts(copies, tmp_path):
+def test_trackingnet_over_its_parts(copies, tmp_path, monkeypatch):
+    glob = Path.glob
     copies.write_trackingnet(tmp_path / "TRAIN_10", "v")
     copies.write_trackingnet(tmp_path / "TRAIN_2", "u")
     copies.write_trackingnet(tmp_path / "TEST", "t", copies.BOXES[:1])
     data = open_dataset("trackingnet", tmp_path, "train")
     assert data.names == ["u", "v"]
+    monkeypatch.setattr(Path, "glob", lambda *of: sorted(glob(*of), reverse=True))
+    assert open_dataset("trackingnet", tmp_path, "train").names == ["u", "v"]  # in any file system
     assert list(data[0].frames.rgb_names) == ["0.jpg", "1.jpg", "2.jpg", "10.jpg"]
     test = open_dataset("trackingnet", tmp_path, "test")[0]
     np.testing.assert_array_equal(test.visible, [True, False, False, False])

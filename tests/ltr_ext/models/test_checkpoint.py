@@ -151,6 +151,18 @@ def test_loaded_network_trains_in_float32_whatever_the_file_has(tiny, tmp_path):
     assert all(value.device.type == "cpu" for value in (*network.parameters(), *network.buffers()))
 
 
+def test_names_of_parallel_training_are_known(tiny, tmp_path):
+    torch.save({f"module.{key}": value for key, value in tiny.state_dict().items()}, tmp_path / "a")
+    assert load_network(tmp_path / "a").spec.name == "ostrack_tiny"
+
+
+@pytest.mark.parametrize("shape", [(1, 70, 192), (64,), ()])
+def test_positions_of_no_grid_are_named(shape, tiny):
+    state = tiny.state_dict() | {"backbone.pos_embed_x": torch.zeros(shape)}
+    with pytest.raises(UserError, match=r"file.pth: backbone.pos_embed_x has shape .*expected \(1"):
+        load_weights(build_network("ostrack_tiny"), state, "file.pth", resize_positions=True)
+
+
 def test_partial_load_must_be_asked_for(tiny):
     state = tiny.state_dict()
     state.pop("backbone.norm.weight")

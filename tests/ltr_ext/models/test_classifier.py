@@ -77,6 +77,22 @@ def test_swin_becomes_the_backbone_to_its_third_stage():
         assert torch.equal(found[key], value) != key.startswith("norm2"), key
 
 
+@pytest.mark.parametrize("tokens", [196, 197, 200, 201])
+def test_places_without_a_class_token_and_of_no_grid(tokens, tmp_path):
+    state = vit_state(build_network("ostrack_tiny").backbone)
+    state["pos_embed"] = torch.randn(1, tokens, 192)
+    torch.save(state, tmp_path / "vit.pth")
+    arguments = tmp_path / "vit.pth", tmp_path / "b.safetensors"
+    if tokens > 197:
+        with pytest.raises(UserError, match="vit.pth: pos_embed has shape .* cannot be interpol"):
+            convert(*arguments, name="ostrack_tiny")
+        return
+    convert(*arguments, name="ostrack_tiny")
+    grid = state["pos_embed"][:, tokens - 196 :].unflatten(1, (14, 14)).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(grid, (8, 8), mode="bicubic").flatten(2).mT
+    assert torch.allclose(load_network(arguments[1]).backbone.pos_embed_x, expected)
+
+
 def test_a_classifier_of_another_size_says_what_the_backbone_needs(tmp_path):
     state = vit_state(build_network("ostrack_tiny").backbone)
     state.pop("blocks.3.mlp.fc2.bias")

@@ -64,7 +64,7 @@ def test_impossible_conversions_say_why(tiny, tmp_path, arguments, message):
     assert not target.exists()
 
 
-def test_weights_are_made_to_fit_on_request(tmp_path, capsys):
+def test_weights_are_made_to_fit_on_request(tmp_path, capsys, caplog):
     small = build_network("ostrack_tiny", template_size=32, search_size=64)
     state = small.state_dict() | {"backbone.extra": torch.zeros(1)}
     del state["backbone.norm.bias"]
@@ -81,6 +81,8 @@ def test_weights_are_made_to_fit_on_request(tmp_path, capsys):
     assert main(["convert", other, *options]) == 2
     assert "1 missing (backbone.norm.bias); 1 extra (backbone.extra)" in capsys.readouterr().err
     assert main(["convert", other, *options, "--partial"]) == 0
+    assert "b.pth is taken for all that: 1 missing (backbone.norm.bias)" in caplog.text
+    assert "b.pth is taken for all that: 1 extra (backbone.extra)" in caplog.text
     assert main(["convert", source, target, "--partial"]) == 2
     assert "add --network" in capsys.readouterr().err
 
