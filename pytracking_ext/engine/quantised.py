@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +37,26 @@ class Int8Linear(nn.Module):
             zeros = torch.zeros(len(weight), dtype=torch.int64)
             whole = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         bias = None if layer.bias is None else layer.bias.detach()
-        self.packed = torch.ops.quantized.linear_prepack(whole, bias)
+        with _fastest_products():
+            self.packed = torch.ops.quantized.linear_prepack(whole, bias)
 
         # Without VNNI, products are added in pairs in 16 bits, which eight bits of input overflow.
         self.reduce_range = not torch.cpu._is_vnni_supported()
 
     def forward(self, tokens: Tensor) -> Tensor:
         return torch.ops.quantized.linear_dynamic(tokens, self.packed, self.reduce_range)
+
+
+@contextmanager
+def _fastest_products() -> Iterator[None]:
+    """Packs weights for oneDNN where there is AMX: twice as fast there as what torch takes."""
+    usual = torch.backends.quantized.engine
+    if (
+        torch.cpu._is_amx_tile_supported()
+        and "onednn" in torch.backends.quantized.supported_engines
+    ):
+        torch.backends.quantized.engine = "onednn"
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = usual

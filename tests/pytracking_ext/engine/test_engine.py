@@ -378,6 +378,26 @@ def test_of_the_head_the_first_layers_are_low_which_costs_little(trained, search
     assert usual < 2 * displaced()
 
 
+@NEEDS_INT8
+def test_the_library_of_int8_products_is_chosen_for_the_engine_alone(monkeypatch):
+    usual, packs = torch.backends.quantized.engine, []
+    pack = torch.ops.quantized.linear_prepack
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+
+    def note(*arguments):
+        packs.append(torch.backends.quantized.engine)
+        return pack(*arguments)
+
+    monkeypatch.setattr(torch.ops.quantized, "linear_prepack", note)
+    layer = torch.nn.Linear(64, 64).requires_grad_(False)
+    tokens = torch.randn(5, 64)
+    found = quantised.Int8Linear(layer)(tokens)
+    assert (found - layer(tokens)).abs().max() < 0.05
+    onednn = "onednn" in torch.backends.quantized.supported_engines
+    assert packs == ["onednn" if onednn else usual]
+    assert torch.backends.quantized.engine == usual
+
+
 @torch.inference_mode()
 @LOW
 def test_low_precision_overlaps_as_much(precision, device, trained, searches):
