@@ -19,6 +19,8 @@ from ltr_ext.trainers.trainer import Trainer
 from srft_plugin.prior import Prior
 from srft_plugin.tuning.regularizer import make_regularizer
 
+ENDLESS = 1_000_000  # steps of the schedule: more than anybody times
+
 
 def single_step(
     recipe: Recipe, network: TrackingNetwork, prior: Prior | None, device: torch.device
@@ -32,7 +34,7 @@ def single_step(
     alone = Processes()
     model = prepare(network.train(), recipe, device, alone)
     options = regularizer_options(recipe, updates_by_kernels(recipe, device, alone))
-    made = make_regularizer(recipe.regularizer, network, prior, recipe.total_steps, **options)
+    made = make_regularizer(recipe.regularizer, network, prior, ENDLESS, **options)
     folder = Path(tempfile.gettempdir())  # nothing is written: only steps are taken
     trainer = Trainer(network, model, recipe, made, iter, None, folder, device, alone)
     return lambda batch: trainer._train_step(0, batch) and None

@@ -124,7 +124,7 @@ class _Worker:
     def __init__(self, device: str, jobs: int, log: Path) -> None:
         self.device, self._settings = device, (jobs, log)
         self._process: BaseProcess | None = None
-        self._stopped = False
+        self._stopped = self._busy = False
         self._starting = Lock()
 
     def run(self, function: Callable[..., object], call: tuple) -> str | None:
@@ -134,9 +134,12 @@ class _Worker:
                 return "stopped"
             if self._process is None:
                 self._start()
+            self._busy = True
         try:
             self._pipe.send((function, (*call, self.device)))
-            return self._pipe.recv()
+            answer = self._pipe.recv()
+            self._busy = False
+            return answer
         except (EOFError, OSError):
             process = self._process
             process.join()
@@ -148,11 +151,13 @@ class _Worker:
             )
 
     def stop(self) -> None:
-        """Ends the process, whatever it does."""
+        """Ends the process: it leaves in order, or at once if it is at work."""
         with self._starting:
             self._stopped = True
-            if self._process is not None:
+            if self._process is not None and self._busy:
                 self._process.terminate()
+            elif self._process is not None:
+                self._pipe.close()
 
     def _start(self) -> None:
         context = get_context("spawn")
@@ -172,7 +177,10 @@ def _serve(pipe: Connection, jobs: int, log: Path) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
     sys.stdout = sys.stderr = open(log, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
     while True:
-        function, arguments = pipe.recv()
+        try:
+            function, arguments = pipe.recv()
+        except EOFError:  # the study has ended
+            return
         failure = None
         try:
             function(*arguments)
