@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,7 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         nargs="+",
+        action="extend",
         default=[],
         metavar="choice=value",
         help="scoring rules other than the benchmark's own, such as absent=skip",
@@ -183,7 +185,8 @@ def _score(arguments: argparse.Namespace) -> int:
     from pytracking_ext.evaluation.scores import attribute_table, sequence_tables, total_table
 
     _, _, scores, failures = _read(arguments)
-    tables = [total_table(arguments.benchmark, scores, bootstrap=arguments.bootstrap)]
+    published = _by_its_rules(arguments)
+    tables = [total_table(arguments.benchmark, scores, arguments.bootstrap, published)]
     if arguments.sequences:
         tables += sequence_tables(scores)
     if arguments.attributes:
@@ -205,9 +208,20 @@ def _report(arguments: argparse.Namespace) -> int:
     sequences, predictions, scores, failures = _read(arguments)
     folders = labelled(arguments.results, arguments.benchmark)
     headers = {label: read_header(folder) for label, folder in folders.items()}
-    page = write_report(arguments.out, arguments.benchmark, sequences, scores, predictions, headers)
+    page = write_report(
+        arguments.out, arguments.benchmark, sequences, scores, predictions, headers,
+        _by_its_rules(arguments),
+    )  # fmt: skip
     print(f"report: {page}")
     return _status(scores, failures)
+
+
+def _by_its_rules(arguments: argparse.Namespace) -> bool:
+    """Whether the benchmark's own rules are asked for, whatever the metrics."""
+    from pytracking_ext.analysis.conventions import convention
+
+    how = convention(arguments.benchmark, **parse_choices(arguments.set))
+    return how == replace(convention(arguments.benchmark), metrics=how.metrics)
 
 
 def _status(scores: dict[str, Any], failures: dict[str, str]) -> int:
@@ -228,7 +242,8 @@ def _read(arguments: argparse.Namespace) -> tuple[list, dict[str, Any], dict[str
     from pytracking_ext.evaluation.scores import ground_truths
 
     how = convention(arguments.benchmark, **parse_choices(arguments.set))
-    sequences, failures = read_sequences(open_test_set(arguments.benchmark, arguments.root))
+    dataset = open_test_set(arguments.benchmark, arguments.root)
+    sequences, failures = read_sequences(dataset)
     if not sequences:
         raise UserError(f"no sequence can be used: {some(list(failures.values()))}")
     for name, message in failures.items():  # first: they may be why a folder has no result
@@ -238,7 +253,7 @@ def _read(arguments: argparse.Namespace) -> tuple[list, dict[str, Any], dict[str
         attributes = read_attributes(arguments.attribute_files, arguments.benchmark, names)
     predictions = {}
     for label, folder in labelled(arguments.results, arguments.benchmark).items():
-        predictions[label] = read_predictions(folder, names, arguments.base)
+        predictions[label] = read_predictions(folder, names, arguments.base, dataset.names)
         if not predictions[label]:
             raise UserError(
                 f"{folder} has no result of the {len(names)} sequences in {arguments.root}; "

@@ -100,7 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
     if tracked and all(sequence.visible.sum() == 1 < len(sequence) for sequence in tracked):
         print(f"{name} has the first boxes alone: its server scores the files", file=sys.stderr)
     elif tracked and shard.index == 1:  # one process of several is enough to print scores
-        scores = {arguments.tracker_param: score_folder(sequences, directory, convention(name))}
+        scores = {
+            arguments.tracker_param: score_folder(
+                sequences, directory, convention(name), dataset.names
+            )
+        }
         tables = [*sequence_tables(scores), total_table(name, scores)]
         print(render_all(tables, arguments.format))
     return 1 if failures else 0

@@ -169,15 +169,17 @@ def track_video(
     if aux and not tracker.spec.reads_aux:
         name = tracker.spec.name
         print(f"{name} reads the RGB images alone; {arguments.aux} is not used", file=sys.stderr)
-    if arguments.boxes:
-        make_folder(arguments.boxes)
+    boxes = arguments.boxes
+    if boxes:
+        boxes = boxes if boxes.suffix == ".txt" else boxes.with_name(f"{boxes.name}.txt")
+        make_folder(boxes)
     result = follow(tracker, rgb, box, aux, arguments.save)
     found: dict[str, Any] = {"frames": len(result.boxes), "rgb_only": result.aux_missing}
     if len(result.boxes) > 1:
         found["mean_confidence"] = float(result.confidences[1:].mean())
-    if arguments.boxes:
-        write_result(arguments.boxes.parent, arguments.boxes.stem, result)
-        found["boxes"] = str(arguments.boxes.with_suffix(".txt"))
+    if boxes:
+        write_result(boxes.parent, boxes.stem, result)
+        found["boxes"] = str(boxes)
     if arguments.save:
         found["video"] = str(arguments.save)
     print(json.dumps(found, indent=2) if arguments.json else _summary(found))

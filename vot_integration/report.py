@@ -59,7 +59,7 @@ def check_against_toolkit(workspace: Workspace, scores: Mapping[str, Score]) -> 
         for measure, value in score.figures.items():
             difference = abs(value - official[name][measure])
             largest = max(largest, difference)
-            if difference > TOLERANCE[measure]:
+            if not difference <= TOLERANCE[measure]:  # nor may it be NaN
                 raise UserError(
                     f"{measure} of {name} is {value} here and {official[name][measure]} in the "
                     "toolkit; report this with the workspace's results folder"

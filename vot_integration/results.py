@@ -8,6 +8,7 @@ its files are whole.
 
 from __future__ import annotations
 
+import glob
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -155,7 +156,9 @@ def write_run(
 def run_files(folder: Path, run: Run) -> list[Path]:
     """All files of a run that exist, its trajectory first."""
     trajectory = folder / f"{run.name}.bin"
-    return [trajectory] * trajectory.exists() + sorted(folder.glob(f"{run.name}_*.value"))
+    return [trajectory] * trajectory.exists() + sorted(
+        folder.glob(f"{glob.escape(run.name)}_*.value")
+    )
 
 
 def _check_length(path: Path, count: int, run: Run) -> None:

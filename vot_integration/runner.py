@@ -159,9 +159,11 @@ def chosen(workspace: Workspace, trackers: Sequence[str] | None) -> list[str]:
     """Names of trackers, by default all.
 
     Raises:
-        UserError: the workspace has no such tracker.
+        UserError: the workspace has no such tracker, or none at all.
     """
     names = list(workspace.trackers if trackers is None else trackers)
+    if not names:
+        raise UserError(f"{workspace.directory} has no tracker; `srft vot init` adds one")
     for name in names:
         tracker_settings(workspace, name)  # raises for an unknown one
     return names

@@ -127,9 +127,9 @@ def ground_truth_lines(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path} is missing; expected one x,y,width,height line per frame")
     lines = []
-    text = path.read_text(encoding="utf-8", errors="replace")  # what is no text is no number
+    text = path.read_text(encoding="utf-8-sig", errors="replace")  # what is no text is no number
     for number, line in enumerate(text.rstrip().splitlines(), 1):
-        fields = line.replace(",", " ").replace("\t", " ").split()
+        fields = line.replace(",", " ").replace(";", " ").split()
         try:
             values = [float(field) for field in fields]
         except ValueError:
@@ -155,7 +155,7 @@ def unmarked_absences(path: Path) -> int:
 
     It knows an absence by a ``nan`` or a line with one number; a box without area is none.
     """
-    written = path.read_text(encoding="utf-8").rstrip().splitlines()
+    written = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     return sum(
         repaired.startswith("nan") and "nan" not in line.lower() and len(line.split(",")) == 4
         for line, repaired in zip(written, ground_truth_lines(path), strict=True)

@@ -24,7 +24,7 @@ from typing import Any
 
 from ltr_ext.admin.files import write_text
 from ltr_ext.dataset.base import read_properties
-from srft_plugin.errors import UserError, unknown
+from srft_plugin.errors import UserError, some, unknown
 
 from .parameters import checked_weights
 from .results import Run, is_done, runs_of
@@ -126,9 +126,13 @@ def create_workspace(
     protocol = BENCHMARKS[benchmark]
     directory, root = Path(directory).resolve(), Path(sequences).resolve()
     name = name or NOT_IN_NAMES.sub("-", tracker_param)
-    if NOT_IN_NAMES.search(name):
-        raise UserError(f"tracker name {name!r}: only letters, digits, - and _ are possible")
+    if NOT_IN_NAMES.search(name) or name == configparser.DEFAULTSECT:
+        raise UserError(
+            f"tracker name {name!r}: only letters, digits, - and _ are possible, and not DEFAULT"
+        )
     checkpoint = checked_weights(tracker_param, checkpoint, precision)
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise UserError(f"checkpoint {Path(checkpoint).resolve()} does not exist")
     folders = find_sequences(root)
     if (directory / "config.yaml").exists():
         workspace = open_workspace(directory)
@@ -212,10 +216,20 @@ def eao_range(workspace: Workspace) -> tuple[int, int]:
     """``low`` and ``high`` of the EAO score in the workspace's stack file."""
     import yaml
 
-    stack = yaml.safe_load((workspace.directory / workspace.benchmark.stack).read_text())
-    analyses = stack["experiments"][workspace.benchmark.experiment]["analyses"]
-    (eao,) = [entry for entry in analyses if entry["type"] == "multistart_eao_score"]
-    return int(eao["low"]), int(eao["high"])
+    file = workspace.directory / workspace.benchmark.stack
+    try:
+        stack = yaml.safe_load(file.read_bytes())
+        analyses = stack["experiments"][workspace.benchmark.experiment]["analyses"]
+        (eao,) = [entry for entry in analyses if entry["type"] == "multistart_eao_score"]
+        low, high = int(eao["low"]), int(eao["high"])
+        if not 0 < low < high:
+            raise ValueError(f"low: {low}, high: {high}")
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file}: expected one analysis multistart_eao_score with 0 < low < high ({error!r}); "
+            "correct it, or make the workspace anew with `srft vot init`"
+        ) from error
+    return low, high
 
 
 def tracker_settings(workspace: Workspace, name: str) -> dict[str, str]:
@@ -226,7 +240,11 @@ def tracker_settings(workspace: Workspace, name: str) -> dict[str, str]:
     """
     if name not in workspace.trackers:
         raise unknown("tracker", name, workspace.trackers)
-    return dict(_read_ini(workspace.directory / "trackers.ini")[name])
+    file = workspace.directory / "trackers.ini"
+    try:
+        return dict(_read_ini(file)[name])
+    except configparser.InterpolationError as error:
+        raise UserError(f"{file}: {error}; write %% for a % sign") from error
 
 
 def tracker_environment(workspace: Workspace, name: str) -> dict[str, str]:
@@ -249,9 +267,16 @@ def _write_workspace(
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
         raise UserError(f"list.txt names {', '.join(sorted(repeated))} more than once")
+    globbed = [name for name in (*names, str(directory)) if set("*?[") & set(name)]
+    if globbed:
+        raise UserError(
+            f"{some(globbed)}: the toolkit takes * ? [ in names for patterns; rename what has them"
+        )
     # Built beside its place and moved there at the end: a refused data set leaves nothing behind.
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(".draft", f".{directory.name}-", directory.parent))
+    # A folder that is there may be a mount point, across which nothing can be moved.
+    place = directory if directory.is_dir() else directory.parent
+    place.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(".draft", f".{directory.name}-", place))
     channels, warnings = set(), []
     try:
         (draft / "results").mkdir()
@@ -319,10 +344,7 @@ def _tracker_section(
     if precision is not None:
         settings["env_SRFT_PRECISION"] = precision
     if checkpoint is not None:
-        checkpoint = Path(checkpoint).resolve()
-        if not checkpoint.is_file():
-            raise UserError(f"checkpoint {checkpoint} does not exist")
-        settings["env_SRFT_CHECKPOINT"] = str(checkpoint)
+        settings["env_SRFT_CHECKPOINT"] = str(Path(checkpoint).resolve())
     lines = [f"{key} = {value.replace('%', '%%')}\n" for key, value in settings.items()]
     return f"[{name}]\n" + "".join(lines)
 

@@ -8,7 +8,11 @@ from typing import Any
 
 FORMATS = ("text", "markdown", "latex", "json")
 # What a cell of a paper's table must escape.
-_LATEX = str.maketrans({char: f"\\{char}" for char in "&%$#_{}"})
+_LATEX = str.maketrans(
+    {char: f"\\{char}" for char in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+    | {"[": "{[}"}  # else an optional length, after the end of a row
+)
 
 
 @dataclass

@@ -28,7 +28,9 @@ SCALARS = {
 _VOT_CODE, _VOT_BOX = 0, 1
 
 
-def read_predictions(folder: Path, names: Iterable[str], base: int = 0) -> dict[str, Prediction]:
+def read_predictions(
+    folder: Path, names: Iterable[str], base: int = 0, others: Iterable[str] = ()
+) -> dict[str, Prediction]:
     """The results that ``folder`` has of the sequences ``names``; others are left out.
 
     Args:
@@ -36,6 +38,8 @@ def read_predictions(folder: Path, names: Iterable[str], base: int = 0) -> dict[
             (``Tracker_<name>.txt``) is allowed.
         names: of the sequences.
         base: 1 where the files count pixels from one; they are moved to zero.
+        others: names of the data set, also of sequences that cannot be opened: their files are not
+            taken for those of ``names``.
 
     Raises:
         UserError: no such folder, or a file that cannot be understood.
@@ -43,7 +47,8 @@ def read_predictions(folder: Path, names: Iterable[str], base: int = 0) -> dict[
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder of results (one text file per sequence)")
     names = list(names)
-    found = {name: find_boxes(folder, name, names) for name in names}
+    known = {*names, *others}
+    found = {name: find_boxes(folder, name, known) for name in names}
     predictions = {}
     for name, path in found.items():
         if path is not None:

@@ -47,15 +47,26 @@ def ground_truths(
     return truths
 
 
-def score_folder(sequences: Iterable[Sequence], folder: Path, how: Convention) -> Score:
-    """Scores the results in ``folder``; sequences without one are listed in ``Score.missing``."""
+def score_folder(
+    sequences: Iterable[Sequence], folder: Path, how: Convention, others: Iterable[str] = ()
+) -> Score:
+    """Scores the results in ``folder``; sequences without one are listed in ``Score.missing``.
+
+    ``others`` are the names of the data set, whose files are not those of ``sequences``.
+    """
     sequences = list(sequences)
-    predictions = read_predictions(folder, [sequence.name for sequence in sequences])
+    names = [sequence.name for sequence in sequences]
+    predictions = read_predictions(folder, names, others=others)
     return score_benchmark(ground_truths(sequences, how, tracked=predictions), predictions, how)
 
 
-def total_table(benchmark: str, scores: Mapping[str, Score], bootstrap: bool = False) -> Table:
-    """One row per tracker, the paper's rows below; with intervals where asked for."""
+def total_table(
+    benchmark: str, scores: Mapping[str, Score], bootstrap: bool = False, published: bool = True
+) -> Table:
+    """One row per tracker, the paper's rows below; with intervals where asked for.
+
+    ``published`` says whether the paper's rows compare: the rules are the benchmark's own.
+    """
     columns = list(next(iter(scores.values())).total)
     table = Table(f"{benchmark} (percent)", ["tracker", *columns])
     for label, score in scores.items():
@@ -77,7 +88,10 @@ def total_table(benchmark: str, scores: Mapping[str, Score], bootstrap: bool = F
                 f"{label}: left out are sequences without the target after their first frame: "
                 f"{some(score.uncounted, 5)}"
             )
-    add_published(table, benchmark, max(len(score.sequences) for score in scores.values()))
+    if published:
+        add_published(table, benchmark, max(len(score.sequences) for score in scores.values()))
+    else:
+        table.notes.append(f"By other rules than those of {benchmark}: no paper's rows compare.")
     if bootstrap:
         table.notes.append(f"Square brackets: {LEVEL:.0%} intervals, sequences resampled.")
         table.notes += _verdicts(scores)
@@ -107,13 +121,20 @@ def sequence_tables(scores: Mapping[str, Score]) -> list[Table]:
 def attribute_table(scores: Mapping[str, Score], metric: str) -> Table | None:
     """One row per attribute; None when the benchmark labels none."""
     by_tracker = {label: score.by_attribute(metric) for label, score in scores.items()}
-    counts = {name: row[1] for rows in by_tracker.values() for name, row in rows.items()}
+    counts: dict[str, set[int]] = {}
+    for rows in by_tracker.values():
+        for name, (_, count) in rows.items():
+            counts.setdefault(name, set()).add(count)
     if not counts:
         return None
     table = Table(f"{metric} per attribute (percent)", ["attribute", "sequences", *scores])
-    for name, count in sorted(counts.items()):
+    for name, found in sorted(counts.items()):
         values = [rows.get(name, (None,))[0] for rows in by_tracker.values()]
-        table.add(name, [count, *map(_percent, values)])
+        table.add(name, [min(found), *map(_percent, values)])
+        if len(found) > 1:
+            table.notes.append(
+                f"{name}: trackers have results of {min(found)} to {max(found)} of its sequences."
+            )
     return table
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from ltr_ext.admin.files import atomic_write
 from pytracking_ext.report.plots import Plot
+from srft_plugin.plots.figures import legend_text
 
 NAME_WIDTH = 36  # of a line in a legend, in letters
 
@@ -26,7 +27,7 @@ def write_figures(out: Path, plots: Iterable[Plot]) -> None:
         figure = Figure(figsize=(4.2, 3.2), layout="constrained")
         axes = figure.subplots()
         for label, (x, y) in plot.lines.items():
-            axes.plot(x, y, label=textwrap.fill(label, NAME_WIDTH))
+            axes.plot(x, y, label=legend_text(textwrap.fill(label, NAME_WIDTH)))
         axes.set(xlabel=plot.x_label, ylabel=plot.y_label, ylim=(0, 1), xlim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
@@ -45,7 +46,7 @@ def write_radar(out: Path, series: Mapping[str, Mapping[str, float]]) -> None:
     angles = 2 * np.pi * np.arange(len(names) + 1) / len(names)
     for label, values in series.items():
         closed = [values[name] for name in (*names, names[0])]
-        axes.plot(angles, closed, label=textwrap.fill(label, NAME_WIDTH))
+        axes.plot(angles, closed, label=legend_text(textwrap.fill(label, NAME_WIDTH)))
         axes.fill(angles, closed, alpha=0.08)
     axes.set_xticks(angles[:-1], names)
     axes.set_ylim(0)

@@ -97,6 +97,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+# In the folder of a demo.
+MADE = {"demo.json", "data", "runs", "vot", "report.html", "sensitivity.png"}
+
+
 class Demo:
     """The steps of the demo, each of which keeps what an earlier run has finished.
 
@@ -126,16 +130,17 @@ class Demo:
         settings = {"size": size, "seed": self.seed}
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is no folder; choose another --out")
-        if stamp.exists() and fresh:
-            shutil.rmtree(self.folder)
         text = json.dumps(settings)
-        found = stamp.read_text("utf-8", "replace") if stamp.exists() else text
-        if found != text:
+        found = stamp.read_text("utf-8", "replace") if stamp.exists() else ""
+        ours = stamp.exists() and _is_stamp(found, self.folder)
+        if ours and fresh:
+            shutil.rmtree(self.folder)
+        elif ours and found != text:
             raise UserError(
                 f"{self.folder} holds a demo with other settings ({found}); choose another --out, "
                 "or --fresh to discard it"
             )
-        if not stamp.exists() and self.folder.exists() and any(self.folder.iterdir()):
+        if not ours and self.folder.exists() and any(self.folder.iterdir()):
             raise UserError(f"{self.folder} is not empty and not a demo; choose another --out")
         write_text(stamp, text)
 
@@ -248,3 +253,15 @@ class Demo:
                     "frames_per_second": frames / seconds,
                 }
         return scores
+
+
+def _is_stamp(text: str, folder: Path) -> bool:
+    """Whether ``folder``, whose ``demo.json`` says this, is a demo's: others use that name, too.
+
+    A damaged file does not tell; then a demo's folder holds nothing but what a demo makes.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {path.name for path in folder.iterdir()} <= MADE
+    return isinstance(found, dict) and found.keys() == {"size", "seed"}

@@ -68,10 +68,15 @@ def weighted_distance_curves(
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.add_subplot()
     for name, points in curves.items():
-        axis.plot(*zip(*points, strict=True), marker=".", label=name)
+        axis.plot(*zip(*points, strict=True), marker=".", label=legend_text(name))
     axis.set(xlabel="step", ylabel="sensitivity-weighted weight distance")
     axis.legend()
     _write(figure, path)
+
+
+def legend_text(label: str) -> str:
+    """``label`` as it is: no formula between dollars, and not left out as beginning with ``_``."""
+    return (" " if label.startswith("_") else "") + label.replace("$", r"\$")
 
 
 def training_curves(
@@ -96,7 +101,9 @@ def training_curves(
                 known = [(r["step"], r[name]) for r in records if r.get(name) is not None]
                 if known:
                     steps, values = zip(*known, strict=True)
-                    (line,) = axis.plot(steps, values, style, label=label + suffix, color=colour)
+                    (line,) = axis.plot(
+                        steps, values, style, label=legend_text(label + suffix), color=colour
+                    )
                     colour = line.get_color()
             axis.set(xlabel="step", ylabel=key)
     axes[0].legend(fontsize=8)

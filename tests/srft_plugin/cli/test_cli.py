@@ -212,6 +212,9 @@ class TestDemoFolder:
         for fresh in (False, True):
             with pytest.raises(UserError, match="not empty and not a demo"):
                 self.demo(tmp_path).claim_folder("smoke", fresh)
+            (tmp_path / "demo.json").write_text('{"mine": 1}' if fresh else '{"si')
+        with pytest.raises(UserError, match="not empty and not a demo"):
+            self.demo(tmp_path).claim_folder("smoke", fresh=True)
         assert (tmp_path / "thesis.tex").exists()
 
     def test_other_settings(self, tmp_path):
