@@ -68,6 +68,11 @@ def test_score_prints_tables(depthtrack, results, capsys):
     expected = 100 * (1 + 11 * 19 / 21) / 12
     assert total["rows"][0]["IoU"] == pytest.approx(expected)
     assert [row["sequence"] for row in rows["rows"]] == ["bag", "cup"]
+    apart = ("--set", "metrics=IoU,SR", "--set", "first_frame=truth")
+    assert srft("score", "depthtrack", depthtrack, results, "--json", *apart) == 0
+    (again,) = json.loads(capsys.readouterr().out)
+    assert again == total
+    assert "By other rules than those of depthtrack: no paper's rows compare." in again["notes"]
 
 
 def test_score_says_what_is_missing(depthtrack, results, capsys):
@@ -182,6 +187,12 @@ def test_track_a_folder_of_images(depthtrack, white_tracker, tmp_path, capsys):
                 "--save", out / "cup.mp4", "--boxes", out / "cup.txt", "--json") == 0  # fmt: skip
     found = json.loads(capsys.readouterr().out)
     assert (found["frames"], found["boxes"]) == (12, str(out / "cup.txt"))
+    for name in ("run1.2", "run1.3"):
+        assert srft("track", "--rgb", bag / "color", "--init", "20,30,20,16",
+                    "--boxes", out / name) == 0  # fmt: skip
+        assert f"boxes: {out / name}.txt" in capsys.readouterr().out
+        assert (out / f"{name}.txt").is_file()
+    assert not (out / "run1.txt").exists()
     assert 0 < found["mean_confidence"] <= 1
     boxes = np.loadtxt(out / "cup.txt", delimiter=",")
     truth = np.loadtxt(bag / "groundtruth.txt", delimiter=",")

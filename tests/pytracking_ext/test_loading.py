@@ -33,6 +33,7 @@ def test_polygons_prefixes_and_pixels_from_one(tmp_path):
 def test_a_name_that_ends_in_another_is_not_taken_for_it(tmp_path, prefix):
     (tmp_path / f"{prefix}my_bag.txt").write_text("1,2,3,4\n")
     assert list(read_predictions(tmp_path, ["bag", "my_bag"])) == ["my_bag"]
+    assert read_predictions(tmp_path, ["bag"], others=["my_bag"]) == {}  # which cannot be opened
     (tmp_path / f"{prefix}bag.txt").write_text("5,6,7,8\n")
     found = read_predictions(tmp_path, ["bag", "my_bag"])
     assert [found[name].boxes[0, 0] for name in ("bag", "my_bag")] == [5, 1]

@@ -104,6 +104,10 @@ def test_tables_in_every_format():
     attributes = json.loads(render(attribute_table(scores, "SR"), "json"))["rows"]
     assert [row["attribute"] for row in attributes] == ["dark", "fast"]
     assert [row["sequences"] for row in attributes] == [2, 3]
+    notes = attribute_table(scores, "SR").notes
+    assert notes == ["fast: trackers have results of 3 to 4 of its sequences."]
+    odd = render(Table("t", ["a", "b"], [("[x^2\\y~", [None])]), "latex").splitlines()[5]
+    assert odd == r"{[}x\textasciicircum{}2\textbackslash{}y\textasciitilde{} & - \\"
     assert render(Table("t", ["a", "b|c"]), "markdown").splitlines()[2] == "| a | b\\|c |"
 
 

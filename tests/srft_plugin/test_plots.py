@@ -13,7 +13,7 @@ from srft_plugin.plots import (
     weighted_distance_curves,
 )
 from srft_plugin.plots.distance import operation_distances, sensitivity_weighted_distance
-from srft_plugin.plots.figures import layers_by_operation
+from srft_plugin.plots.figures import layers_by_operation, training_curves
 
 NAMES = ["patch.proj", "blocks.0.attn.qkv", "blocks.0.norm", "blocks.1.attn.qkv"]
 PRIOR = Prior(
@@ -70,6 +70,14 @@ def test_pictures_are_written(tmp_path):
         assert_picture(tmp_path / f"{name}.png")
     with pytest.raises(UserError, match="nothing to draw"):
         sensitivity_map(Prior({}, {}), tmp_path / "none.png")
+
+
+def test_names_in_a_legend_are_no_formulas_and_not_left_out():
+    records = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}]
+    figure = training_curves({"_base": records, "lr$_$": records})
+    figure.draw_without_rendering()
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts == [" _base", r"lr\$_\$"]
 
 
 def test_what_did_not_move_takes_no_room(tmp_path):

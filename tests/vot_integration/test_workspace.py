@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from srft_plugin.errors import UserError
 from vot_integration.results import ground_truth
+from vot_integration.runner import chosen
 from vot_integration.sequences import ground_truth_lines
-from vot_integration.workspace import open_workspace, tracker_settings
+from vot_integration.workspace import eao_range, open_workspace, tracker_settings
 
 from .conftest import write_sequence
 
@@ -136,13 +137,56 @@ def test_unusable_anchors_are_refused(tmp_path, make_workspace, anchors, message
     [
         ({"benchmark": "depthrack"}, "unknown benchmark 'depthrack'"),
         ({"name": "a tracker"}, "only letters"),
+        ({"name": "DEFAULT"}, "and not DEFAULT"),
         ({"checkpoint": "/nowhere/x.safetensors"}, "checkpoint /nowhere/x.safetensors"),
         ({"sequences": "/nowhere"}, "/nowhere is not a folder"),
     ],
 )
-def test_unusable_arguments_are_refused(make_workspace, options, message):
+def test_unusable_arguments_are_refused(make_workspace, tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         make_workspace(**options)
+    assert not (tmp_path / "workspace").exists()
+
+
+def test_names_that_the_toolkit_takes_for_patterns_are_refused(make_workspace, tmp_path):
+    write_sequence(tmp_path / "data" / "b[2]", 30)
+    with pytest.raises(UserError, match=r"b\[2\]: the toolkit takes .* rename what has them"):
+        make_workspace(sequences=tmp_path / "data")
+
+
+def test_a_byte_order_mark_and_semicolons_are_no_numbers(make_workspace, tmp_path):
+    write_sequence(tmp_path / "data" / "b", 30)
+    truth = tmp_path / "data" / "b" / "groundtruth.txt"
+    expected = truth.read_text()
+    truth.write_text("\ufeff" + expected.replace(",", ";"), "utf-8")
+    workspace = make_workspace(sequences=tmp_path / "data")
+    written = (workspace.directory / "sequences" / "b" / "groundtruth.txt").read_text()
+    assert written == expected
+
+
+def test_settings_that_were_spoilt_are_named(make_workspace):
+    workspace = make_workspace()
+    file = workspace.directory / "trackers.ini"
+    with file.open("a") as ini:
+        ini.write("env_SRFT_NOTE = 50% of\n")
+    with pytest.raises(UserError, match="trackers.ini: .* write %% for a % sign"):
+        tracker_settings(workspace, "blob")
+    file.write_text("")
+    with pytest.raises(UserError, match="has no tracker; `srft vot init` adds one"):
+        chosen(open_workspace(workspace.directory), None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("low: 115", "low: 900"), ("low: 115", ""), ("low: 115", "low: x")]
+)
+def test_a_spoilt_range_is_named(make_workspace, old, new):
+    workspace = make_workspace(benchmark="vot-rgbd2022")
+    stack = workspace.directory / workspace.benchmark.stack
+    text = stack.read_text()
+    assert old in text and eao_range(workspace) == (115, 755)
+    stack.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match="expected one analysis multistart_eao_score with 0 < low"):
+        eao_range(workspace)
 
 
 def test_list_txt_chooses(tmp_path, make_workspace):
