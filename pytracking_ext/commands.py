@@ -242,8 +242,7 @@ def _read(arguments: argparse.Namespace) -> tuple[list, dict[str, Any], dict[str
     from pytracking_ext.evaluation.scores import ground_truths
 
     how = convention(arguments.benchmark, **parse_choices(arguments.set))
-    dataset = open_test_set(arguments.benchmark, arguments.root)
-    sequences, failures = read_sequences(dataset)
+    sequences, failures = read_sequences(open_test_set(arguments.benchmark, arguments.root))
     if not sequences:
         raise UserError(f"no sequence can be used: {some(list(failures.values()))}")
     for name, message in failures.items():  # first: they may be why a folder has no result
@@ -253,7 +252,7 @@ def _read(arguments: argparse.Namespace) -> tuple[list, dict[str, Any], dict[str
         attributes = read_attributes(arguments.attribute_files, arguments.benchmark, names)
     predictions = {}
     for label, folder in labelled(arguments.results, arguments.benchmark).items():
-        predictions[label] = read_predictions(folder, names, arguments.base, dataset.names)
+        predictions[label] = read_predictions(folder, names, arguments.base, failures)
         if not predictions[label]:
             raise UserError(
                 f"{folder} has no result of the {len(names)} sequences in {arguments.root}; "

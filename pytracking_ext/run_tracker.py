@@ -101,9 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{name} has the first boxes alone: its server scores the files", file=sys.stderr)
     elif tracked and shard.index == 1:  # one process of several is enough to print scores
         scores = {
-            arguments.tracker_param: score_folder(
-                sequences, directory, convention(name), dataset.names
-            )
+            arguments.tracker_param: score_folder(sequences, directory, convention(name), failures)
         }
         tables = [*sequence_tables(scores), total_table(name, scores)]
         print(render_all(tables, arguments.format))

@@ -38,8 +38,8 @@ def read_predictions(
             (``Tracker_<name>.txt``) is allowed.
         names: of the sequences.
         base: 1 where the files count pixels from one; they are moved to zero.
-        others: names of the data set, also of sequences that cannot be opened: their files are not
-            taken for those of ``names``.
+        others: further names of the data set, such as of sequences that cannot be opened: their
+            files are not taken for those of ``names``.
 
     Raises:
         UserError: no such folder, or a file that cannot be understood.

@@ -52,7 +52,7 @@ def score_folder(
 ) -> Score:
     """Scores the results in ``folder``; sequences without one are listed in ``Score.missing``.
 
-    ``others`` are the names of the data set, whose files are not those of ``sequences``.
+    ``others`` name sequences that cannot be opened: their files are not those of ``sequences``.
     """
     sequences = list(sequences)
     names = [sequence.name for sequence in sequences]
