@@ -184,8 +184,7 @@ def _score(arguments: argparse.Namespace) -> int:
     from pytracking_ext.analysis.tables import render_all
     from pytracking_ext.evaluation.scores import attribute_table, sequence_tables, total_table
 
-    _, _, scores, failures = _read(arguments)
-    published = _by_its_rules(arguments)
+    _, _, scores, failures, published = _read(arguments)
     tables = [total_table(arguments.benchmark, scores, arguments.bootstrap, published)]
     if arguments.sequences:
         tables += sequence_tables(scores)
@@ -205,23 +204,14 @@ def _report(arguments: argparse.Namespace) -> int:
     from pytracking_ext.evaluation.results import read_header
     from pytracking_ext.report import write_report
 
-    sequences, predictions, scores, failures = _read(arguments)
+    sequences, predictions, scores, failures, published = _read(arguments)
     folders = labelled(arguments.results, arguments.benchmark)
     headers = {label: read_header(folder) for label, folder in folders.items()}
     page = write_report(
-        arguments.out, arguments.benchmark, sequences, scores, predictions, headers,
-        _by_its_rules(arguments),
-    )  # fmt: skip
+        arguments.out, arguments.benchmark, sequences, scores, predictions, headers, published
+    )
     print(f"report: {page}")
     return _status(scores, failures)
-
-
-def _by_its_rules(arguments: argparse.Namespace) -> bool:
-    """Whether the benchmark's own rules are asked for, whatever the metrics."""
-    from pytracking_ext.analysis.conventions import convention
-
-    how = convention(arguments.benchmark, **parse_choices(arguments.set))
-    return how == replace(convention(arguments.benchmark), metrics=how.metrics)
 
 
 def _status(scores: dict[str, Any], failures: dict[str, str]) -> int:
@@ -229,10 +219,12 @@ def _status(scores: dict[str, Any], failures: dict[str, str]) -> int:
     return 1 if failures or any(score.missing for score in scores.values()) else 0
 
 
-def _read(arguments: argparse.Namespace) -> tuple[list, dict[str, Any], dict[str, Any], dict]:
+def _read(
+    arguments: argparse.Namespace,
+) -> tuple[list, dict[str, Any], dict[str, Any], dict[str, str], bool]:
     """Sequences of the benchmark, predictions and score per label, and what cannot be opened.
 
-    The last is said, too.
+    That is said, too. The last: whether the rules are the benchmark's own, whatever the metrics.
     """
     from pytracking_ext.analysis.conventions import convention
     from pytracking_ext.analysis.scoring import score_benchmark
@@ -260,7 +252,8 @@ def _read(arguments: argparse.Namespace) -> tuple[list, dict[str, Any], dict[str
             )
     truths = ground_truths(sequences, how, attributes, set().union(*predictions.values()))
     scores = {label: score_benchmark(truths, found, how) for label, found in predictions.items()}
-    return sequences, predictions, scores, failures
+    own_rules = how == replace(convention(arguments.benchmark), metrics=how.metrics)
+    return sequences, predictions, scores, failures, own_rules
 
 
 def labelled(results: list[str], benchmark: str) -> dict[str, Path]:

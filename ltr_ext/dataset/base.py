@@ -140,20 +140,23 @@ def read_ground_truth(entry: Entry, frames: int = 0) -> tuple[Path, np.ndarray]:
     file = find_path(entry, entry.layout.annotation, "ground-truth file")
     boxes = _boxes_of(entry, file)
     behind = frames - 1 if entry.layout.init_only and len(boxes) == 1 else 0
-    before = 0 if behind or frames <= len(boxes) else _unseen_at_first(entry, len(boxes))
+    before = 0
+    if not behind and frames > len(boxes):
+        labels = _read_labels(entry)
+        before = max((_surplus(flags, seen, len(boxes)) for _, flags, seen in labels), default=0)
     before, behind = (np.full((max(count, 0), 4), np.nan) for count in (before, behind))
     return file, np.concatenate([before, boxes, behind])
 
 
-def _unseen_at_first(entry: Entry, rows: int) -> int:
-    """So many more labels than ``rows`` has a label file, whose first labels all say absent."""
-    for name, seen in entry.layout.presence:
-        file = entry.folder / name
-        flags = read_flags(file) if file.is_file() else np.zeros(0)
-        surplus = max(len(flags) - rows, 0)
-        if surplus and (flags[:surplus] != seen).all():
-            return surplus
-    return 0
+def _read_labels(entry: Entry) -> list[tuple[Path, np.ndarray, int]]:
+    files = ((entry.folder / name, seen) for name, seen in entry.layout.presence)
+    return [(file, read_flags(file), seen) for file, seen in files if file.is_file()]
+
+
+def _surplus(flags: np.ndarray, seen: int, rows: int) -> int:
+    """So many more labels than ``rows`` there are, if the first ones all say absent; else 0."""
+    count = max(len(flags) - rows, 0)
+    return count if (flags[:count] != seen).all() else 0
 
 
 def _boxes_of(entry: Entry, file: Path) -> np.ndarray:
@@ -224,9 +227,10 @@ def presence_labels(entry: Entry, rows: int) -> list[tuple[Path, np.ndarray, int
     Where a file has more labels than the ground truth has ``rows``, and the surplus at its start
     says absent, the boxes begin with the first visible frame; the surplus is left out.
     """
-    files = ((entry.folder / name, seen) for name, seen in entry.layout.presence)
-    surplus = _unseen_at_first(entry, rows)
-    return [(file, read_flags(file)[surplus:], seen) for file, seen in files if file.is_file()]
+    return [
+        (file, flags[_surplus(flags, seen, rows) :], seen)
+        for file, flags, seen in _read_labels(entry)
+    ]
 
 
 def find_path(entry: Entry, patterns: Many[str], what: str, hint: str = "") -> Path:

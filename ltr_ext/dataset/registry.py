@@ -12,7 +12,7 @@ from pathlib import Path
 from srft_plugin.errors import UserError, unknown
 
 from .annotation import read_names
-from .base import Entry, FolderDataset
+from .base import Entry, FolderDataset, Layout
 from .coco import CocoObjects
 from .files import natural_order
 from .index import index_path, read_index
@@ -52,7 +52,7 @@ def open_dataset(
     layout = part.layout or KINDS[name].layout
     entries = [
         variant
-        for item, folder in _sequence_folders(name, root, part)
+        for item, folder in _sequence_folders(name, root, part, layout)
         for variant in _variants(name, Entry(item, folder, layout), root)
     ]
     index = index_path(root, name, "train" if split in PARTS else split)
@@ -94,7 +94,7 @@ def find_split(name: str, split: str) -> Split:
     return splits[split]
 
 
-def _sequence_folders(name: str, root: Path, part: Split) -> list[tuple[str, Path]]:
+def _sequence_folders(name: str, root: Path, part: Split, layout: Layout) -> list[tuple[str, Path]]:
     """(name, folder) of every sequence of a part, in the order of its list or of the names."""
     matches: list[Path] = []
     for pattern in part.folders:
@@ -110,7 +110,6 @@ def _sequence_folders(name: str, root: Path, part: Split) -> list[tuple[str, Pat
     if listed is not None:
         return [(item, _place(item, matches)) for item in listed]
     parts = {folder for split in KINDS[name].splits.values() for folder in split.folders}
-    layout = part.layout or KINDS[name].layout
     found = [
         (path.name, path)
         for folder in matches

@@ -131,8 +131,8 @@ class Demo:
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is no folder; choose another --out")
         text = json.dumps(settings)
-        found = stamp.read_text("utf-8", "replace") if stamp.exists() else ""
-        ours = stamp.exists() and _is_stamp(found, self.folder)
+        found = stamp.read_text("utf-8", "replace") if stamp.exists() else None
+        ours = found is not None and _is_stamp(found, self.folder)
         if ours and fresh:
             shutil.rmtree(self.folder)
         elif ours and found != text:
