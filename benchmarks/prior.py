@@ -10,6 +10,7 @@ Costs are in units of one forward and backward pass over the same samples.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import time
 from collections.abc import Callable
@@ -148,7 +149,8 @@ def figure(path: str) -> None:
     axis = plot.add_subplot()
     for dtype in (torch.float32, torch.float64):
         errors = [((values(rho, dtype) - exact).abs() / exact.abs()).median() for rho in radii]
-        axis.loglog(radii, errors, marker=".", label=str(dtype).removeprefix("torch."))
+        drawn = [error if error > 0 else math.nan for error in errors]  # the reference is no point
+        axis.loglog(radii, drawn, marker=".", label=str(dtype).removeprefix("torch."))
         print(
             dtype,
             " ".join(f"{rho:.0e}:{error:.1e}" for rho, error in zip(radii, errors, strict=True)),

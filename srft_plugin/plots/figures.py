@@ -147,18 +147,20 @@ def _draw_map(
         values = positive
     layers, operations, grid, rest = layers_by_operation(values)
     heights = [max(len(layers), 1) * 0.28 + 1.2, max(len(rest), 1) * 0.22 + 0.6]
-    figure = Figure(figsize=(max(6, len(operations) * 0.9 + 3), sum(heights)), layout="constrained")
+    size = max(6, len(operations) * 0.9 + 3), sum(heights)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=heights)
     norm = LogNorm(min(values.values()), max(values.values())) if values is positive else None
     if layers:
         image = above.imshow(grid, norm=norm, aspect="auto", cmap="viridis")
-        above.set_xticks(range(len(operations)), operations, rotation=30, ha="right", fontsize=7)
-        above.set_yticks(range(len(layers)), layers, fontsize=7)
+        above.set_xticks(range(len(operations)), operations, rotation=30, ha="right", fontsize=8)
+        above.set_yticks(range(len(layers)), layers, fontsize=8)
         figure.colorbar(image, ax=above, label=label)
     else:
         above.set_axis_off()
     below.barh(range(len(rest)), list(rest.values()), log=norm is not None)
-    below.set_yticks(range(len(rest)), list(rest), fontsize=6)
+    below.set_yticks(range(len(rest)), list(rest), fontsize=8)
+    below.margins(y=0.02)
     below.invert_yaxis()
     below.set_xlabel(label)
     _write(figure, path)
