@@ -24,6 +24,7 @@ from .workspace import (
     open_workspace,
     read_config,
     results_folder,
+    taken_for_patterns,
 )
 
 STACKS = {  # of the toolkit, and the benchmark whose workspace replaces them
@@ -53,6 +54,8 @@ def diagnose(directory: str | Path) -> list[str]:
     sequences = directory / config.get("sequences", "sequences")
     names, problems = _listed(sequences)
     findings += problems
+    if problem := taken_for_patterns([*names, str(directory)]):
+        findings.append(problem)
     replaced = STACKS.get(stack)
     anchors = BENCHMARKS[replaced].multistart if replaced else stack == MULTISTART.stack
     for name in names:

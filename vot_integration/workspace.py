@@ -16,7 +16,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -232,6 +232,14 @@ def eao_range(workspace: Workspace) -> tuple[int, int]:
     return low, high
 
 
+def taken_for_patterns(names: Iterable[str]) -> str | None:
+    """What is wrong with those of ``names`` that the toolkit, which globs them, would not find."""
+    globbed = [name for name in names if set("*?[") & set(name)]
+    if not globbed:
+        return None
+    return f"{some(globbed)}: the toolkit takes * ? [ in names for patterns; rename what has them"
+
+
 def tracker_settings(workspace: Workspace, name: str) -> dict[str, str]:
     """Section ``name`` of trackers.ini.
 
@@ -267,11 +275,8 @@ def _write_workspace(
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
         raise UserError(f"list.txt names {', '.join(sorted(repeated))} more than once")
-    globbed = [name for name in (*names, str(directory)) if set("*?[") & set(name)]
-    if globbed:
-        raise UserError(
-            f"{some(globbed)}: the toolkit takes * ? [ in names for patterns; rename what has them"
-        )
+    if problem := taken_for_patterns([*names, str(directory)]):
+        raise UserError(problem)
     # Built beside its place and moved there at the end: a refused data set leaves nothing behind.
     # A folder that is there may be a mount point, across which nothing can be moved.
     place = directory if directory.is_dir() else directory.parent

@@ -109,6 +109,15 @@ def test_anchors(make_workspace, values, finding, stack):
     assert any(f.startswith("a: ") and finding in f for f in diagnose(workspace.directory))
 
 
+def test_names_that_the_toolkit_globs(make_workspace):
+    directory = make_workspace().directory
+    (directory / "sequences/a").rename(directory / "sequences/a[1]")
+    replace(LIST, "a\n", "a[1]\n")(directory)
+    assert [finding for finding in diagnose(directory) if "for patterns" in finding] == [
+        "a[1]: the toolkit takes * ? [ in names for patterns; rename what has them"
+    ]
+
+
 def test_second_ground_truth(make_workspace):
     workspace = make_workspace()
     (workspace.directory / "sequences" / "b" / "groundtruth_2.txt").write_text("1,2,3,4\n")
