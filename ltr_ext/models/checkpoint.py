@@ -143,34 +143,45 @@ def load_weights(
         for key, value in state.items():
             if "pos_embed" in key and key in wanted and value.shape != wanted[key].shape:
                 state[key] = resized(value, wanted[key].shape[1], f"{source}: {key}")
-    missing = [key for key in wanted if key not in state]
-    extra = [key for key in state if key not in wanted]
+    different = differences(wanted, state)
     if partial:
-        for what, names in (("missing", missing), ("extra", extra)):
-            if names:
+        for what in ("missing", "extra"):
+            if names := different.pop(what, None):
                 log.warning("%s is taken for all that: %s", source, listed(what, names))
-        missing = extra = []
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in wanted.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if missing or extra or shapes:
-        parts = (("missing", missing), ("extra", extra), ("of another shape", shapes))
-        found = "; ".join(listed(what, names) for what, names in parts if names)
+    if different:
         guess = guess_network(given)
         hint = f" The file seems to hold {guess}." if guess else ""
-        if not (missing or extra) and all("pos_embed" in shape for shape in shapes):
+        shapes = different.get("of another shape", [])
+        if len(different) == 1 and shapes and all("pos_embed" in shape for shape in shapes):
             hint += (
                 f" Its position embeddings can be interpolated: srft convert --network "
                 f"{network.spec.name} --resize-positions."
             )
-        raise UserError(f"{source} does not fit {network.spec.name}: {found}.{hint}")
+        raise UserError(f"{source} does not fit {network.spec.name}: {shown(different)}.{hint}")
     known = {key: state[key].to(value.dtype) for key, value in wanted.items() if key in state}
     if not known:
         raise UserError(f"{source} has nothing of {network.spec.name}: no name is the same")
     is_meta = next(network.parameters()).is_meta
     network.load_state_dict(known, strict=not partial, assign=is_meta)
+
+
+def differences(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, list[str]]:
+    """Names of tensors by how ``given`` differs from ``wanted``; empty where it does not."""
+    found = {
+        "missing": [key for key in wanted if key not in given],
+        "extra": [key for key in given if key not in wanted],
+        "of another shape": [
+            f"{key} {tuple(given[key].shape)} instead of {tuple(value.shape)}"
+            for key, value in wanted.items()
+            if key in given and given[key].shape != value.shape
+        ],
+    }
+    return {what: names for what, names in found.items() if names}
+
+
+def shown(different: dict[str, list[str]]) -> str:
+    """``differences``, the first few of each kind, for a message."""
+    return "; ".join(listed(what, names) for what, names in different.items())
 
 
 def translate(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ltr_ext.actors.tracking import TrackingActor, to_device
 from ltr_ext.admin.files import atomic_write
-from ltr_ext.models.checkpoint import save_network
+from ltr_ext.models.checkpoint import differences, save_network, shown
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.recipe import DRAWN_BY, Recipe
 from srft_plugin import SRFT
@@ -117,9 +117,9 @@ class Trainer:
             UserError: too many steps in a row without a finite gradient, a resume with other
                 settings, a full disk.
         """
-        self._resume(accept_changes)
+        resumed = self._resume(accept_changes)
         self.processes.wait()  # until all of them have compared the settings
-        if self.processes.is_first:
+        if self.processes.is_first and not resumed:
             write_settings(self.folder, self.recipe)
         batches = iter(self.loader(self.step)) if self.epoch < self.recipe.epochs else iter(())
         with RunLog(self.folder, self.recipe, self.step, self.processes.is_first) as log:
@@ -295,6 +295,7 @@ class Trainer:
             within = self.step % self.recipe.steps_per_epoch
             best = self.best and self.best["epoch"]
             self.checkpoints.save(self.epoch, state, best, self.step if within else None)
+            write_settings(self.folder, self.recipe)  # never sooner than a state of theirs
         self.saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -314,14 +315,20 @@ class Trainer:
             "best": self.best,
         })  # fmt: skip
 
-    def _resume(self, accept_changes: bool) -> None:
+    def _resume(self, accept_changes: bool) -> bool:
+        """Goes on from the newest checkpoint, by the settings of the recipe; False without one."""
         state = self.checkpoints.load_newest()
         if state is None:
-            return
+            return False
         changed = check_settings(self.folder, self.recipe, accept_changes)
-        network, optimizer = self.network.state_dict(), state["optimizer"]
-        if accept_changes:
-            optimizer = with_settings(optimizer, self.optimizer.state_dict())
+        network = self.network.state_dict()
+        if different := differences(network, state["net"]):
+            raise UserError(
+                f"{self.folder} holds a run of another {self.recipe.network} ({shown(different)}); "
+                "give the run another name, delete the folder, or go back to the version or the "
+                "class of network that it was begun with"
+            )
+        optimizer = with_settings(state["optimizer"], self.optimizer.state_dict())
         for index, values in optimizer["state"].items():
             template = self.parameters[index]
             optimizer["state"][index] = {k: share_like(v, template) for k, v in values.items()}
@@ -338,3 +345,4 @@ class Trainer:
         self.generators = state["generators"]
         self.in_a_row.fill_(state["in_a_row"])
         self.best = None if changed & JUDGED_BY else state["best"]
+        return True

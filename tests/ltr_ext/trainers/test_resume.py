@@ -188,6 +188,41 @@ def test_changed_settings_are_listed_and_taken_on_when_told(mini, tmp_path):
     mini.mini_trainer(tmp_path, *after, "workers=3").train()
 
 
+def test_settings_accepted_by_a_run_killed_before_its_next_checkpoint_are_not_taken_in_silence(
+    mini, tmp_path
+):
+    mini.mini_trainer(tmp_path, "epochs=1", "validation=any").train()
+    best = mini.mini_trainer(tmp_path, "epochs=1", "validation=any")
+    best._resume(accept_changes=False)
+    after = ["epochs=2", "validation=any", "scale_jitter=0.5", "lr=0.01"]
+    killed = mini.mini_trainer(tmp_path, *after)
+
+    def kill(step, batch):
+        raise KeyboardInterrupt
+
+    killed._train_step = kill
+    with pytest.raises(KeyboardInterrupt):
+        killed.train(accept_changes=True)
+    with pytest.raises(UserError, match="lr: 0.001 -> 0.01.*--accept-changes"):
+        mini.mini_trainer(tmp_path, *after).train()
+    old = mini.mini_trainer(tmp_path, "epochs=1", "validation=any")
+    old._resume(accept_changes=False)
+    assert old.best == best.best and old.optimizer.param_groups[0]["initial_lr"] == 0.001
+    new = mini.mini_trainer(tmp_path, *after)
+    new._resume(accept_changes=True)
+    assert new.best is None and new.optimizer.param_groups[0]["initial_lr"] == 0.01
+
+
+def test_a_run_of_another_network_of_the_same_name_is_an_error(mini, tmp_path):
+    network = mini.mini_network()
+    network.extra = torch.nn.Linear(2, 2, bias=False)
+    mini.mini_trainer(tmp_path, "epochs=1", network=network).train()
+    network = mini.mini_network()
+    trainer = mini.mini_trainer(tmp_path, "epochs=2", network=network)
+    with pytest.raises(UserError, match=r"run of another two_branch_tiny \(1 extra \(extra.weight"):
+        trainer.train(accept_changes=True)
+
+
 def test_new_settings_are_written_when_every_process_has_compared_them(mini, tmp_path):
     mini.mini_trainer(tmp_path, "epochs=1").train()
     seen = []
