@@ -120,8 +120,13 @@ def _train(
     validation = None
     if recipe.validation:
         samples, seed = recipe.validation_samples, recipe.seed + 2
+        if samples < processes.count:
+            raise UserError(
+                f"validation_samples is {samples}, fewer than the {processes.count} processes that "
+                "share them; raise it"
+            )
         pairs = training_pairs(recipe, recipe.validation, network, samples, seed)
-        part = even_batch(max(samples // processes.count, 1), share)
+        part = even_batch(samples // processes.count, share)
         validation = _loader(recipe, pairs, part, 0, samples, processes, device)
     parameter_groups(network, recipe)  # a wrong rate shows before the prior is estimated
     with run_lock(folder) if processes.is_first else nullcontext():  # nothing is written before

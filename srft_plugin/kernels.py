@@ -43,13 +43,9 @@ class FusedAdamW:
         groups = optimizer.param_groups
         self.optimizer = optimizer
         self._check_plain()
-        compiler = os.environ.get("CXX", COMPILER)
         on_cpu = any(p.is_cpu for group in groups for p in group["params"])
-        if on_cpu and not shutil.which(compiler):
-            raise UserError(
-                f"fused=True needs a C++ compiler on a CPU and there is no {compiler}; install it, "
-                f"name another in the variable CXX, or leave fused out"
-            )
+        if on_cpu and (lacking := compiler_lacks()):
+            raise UserError(f"fused=True needs {lacking}, or leave fused out")
         on_gpu = any(is_on_gpu(p) for group in groups for p in group["params"])
         if on_gpu and (lacking := triton_lacks()):
             raise UserError(f"fused=True needs {lacking}, or leave fused out")
@@ -182,6 +178,17 @@ def adamw_update(p: Tensor, g: Tensor, m: Tensor, v: Tensor, table: Tensor, h: T
     scaled = p - (1 - sensitivity.to(update.dtype)) * update
     for old, new in ((p, scaled), (m, first), (v, second)):
         old.copy_(torch.where(skip > 0, old, new))
+
+
+def compiler_lacks() -> str | None:
+    """What is missing here for torch.compile on a CPU, and what to do; None if nothing is."""
+    compiler = os.environ.get("CXX", COMPILER)
+    if shutil.which(compiler):
+        return None
+    return (
+        f"a C++ compiler on a CPU and there is no {compiler}; install it, name another in the "
+        "variable CXX"
+    )
 
 
 @cache

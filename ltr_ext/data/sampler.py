@@ -224,8 +224,14 @@ class PairDataset(Dataset):
         images = [cut(image, window, size) for window, size in cuts]
         if not aux or sequence.modality is None:
             return images
-        image = frames.aux(frame)
-        second = [cut(image, window, size) for window, size in cuts]
+        aux_image = frames.aux(frame)
+        if aux_image.shape[:2] != image.shape[:2]:
+            (height, width), (aux_height, aux_width) = image.shape[:2], aux_image.shape[:2]
+            raise UserError(
+                f"{sequence.name}, frame {frame}: the auxiliary image has {aux_width}x{aux_height} "
+                f"pixels, but the colour image {width}x{height}; register the images to one size"
+            )
+        second = [cut(aux_image, window, size) for window, size in cuts]
         return [cv2.merge(pair) for pair in zip(images, second, strict=True)]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ltr_ext.admin.environment import DATASETS, environment
 from ltr_ext.dataset.registry import open_dataset
 from ltr_ext.dataset.synthetic import SceneOptions, Synthetic, SyntheticStills
-from srft_plugin.errors import unknown
+from srft_plugin.errors import UserError, unknown
 
 # Look-alikes at another depth and failing light: what only the second camera can resolve.
 RGBD_OPTIONS = SceneOptions(length=60, look_alike=0.7, distractors=(1, 4), dark=0.6)
@@ -28,13 +28,17 @@ def open_training_sets(names: tuple[str, ...]) -> list:
     Without a part, the one for training; generated sets have neither parts nor roots.
 
     Raises:
-        UserError: an unknown name or part, a path that is not set or not there.
+        UserError: an unknown name or part, a path that is not set, not there, or not needed.
     """
     sets = []
     for entry in names:
         name, _, root = entry.partition(":")
         name, _, part = name.partition("/")
         if name in GENERATED and not part:
+            if root:
+                raise UserError(
+                    f"{entry}: {name} is generated, not read from {root}; leave that out"
+                )
             sets.append(GENERATED[name])
         elif not root and name not in DATASETS:
             raise unknown("data set", entry, (*GENERATED, *DATASETS))

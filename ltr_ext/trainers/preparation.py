@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.recipe import Recipe
 from srft_plugin.errors import UserError
+from srft_plugin.kernels import compiler_lacks
 
 from .processes import Processes
 
@@ -30,7 +31,8 @@ def prepare(
         What to call for the outputs: the network, or what shares it among processes.
 
     Raises:
-        UserError: activations are to be recomputed by block, and the network runs parts of blocks.
+        UserError: activations are to be recomputed by block, and the network runs parts of blocks;
+            it is to be compiled on a CPU, and there is no C++ compiler.
     """
     network.to(device)
     if recipe.checkpoint_activations:
@@ -46,6 +48,8 @@ def prepare(
             if isinstance(module, Attention):
                 module.fused_attn = False  # torch's kernel is 2 to 4 times as long on its way back
     if recipe.compile:
+        if device.type == "cpu" and (lacking := compiler_lacks()):
+            raise UserError(f"compile=true needs {lacking}, or leave compile out")
         network.compile()
     if processes.count == 1:
         return network

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from srft_plugin.errors import UserError
 
+RENDEZVOUS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # of torchrun, by variable
 PATIENCE = timedelta(hours=2)  # the others wait while the first process estimates the prior
 
 
@@ -82,10 +83,19 @@ class Processes:
 
 
 def join_processes(device: str) -> tuple[Processes, torch.device]:
-    """Meets the other processes, if torchrun started several, and picks this one's device."""
+    """Meets the other processes, if torchrun started several, and picks this one's device.
+
+    Raises:
+        UserError: only the number of them is known.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return Processes(), torch.device(device)
+    if missing := [name for name in RENDEZVOUS if name not in os.environ]:
+        raise UserError(
+            f"WORLD_SIZE is {count}, but nothing says where that many processes "
+            f"meet ({', '.join(missing)}); start them by torchrun, or unset WORLD_SIZE"
+        )
     if device.startswith("cuda"):
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)

@@ -340,6 +340,15 @@ def test_wrong_settings_do_not_wait_for_the_prior(base, tmp_path, override, mess
     assert not list(tmp_path.iterdir())
 
 
+def test_validation_samples_that_do_not_reach_all_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        run_training, "join_processes", lambda _: (Processes(0, 2), torch.device("cpu"))
+    )
+    recipe = SCRATCH.override(["validation=synthetic_rgb", "validation_samples=1"])
+    with pytest.raises(UserError, match="validation_samples is 1, fewer than the 2 processes"):
+        run_training.train(recipe, tmp_path)
+
+
 def test_checkpoint_of_another_network_is_refused(base, tmp_path):
     recipe = TUNE.override([f"base={base}", "network=two_branch_ostrack256"])
     with pytest.raises(UserError, match="two_branch_ostrack256 does not extend ostrack_tiny"):
@@ -356,6 +365,7 @@ def test_checkpoint_of_another_network_is_refused(base, tmp_path):
         (["tiny_depth", "datasets=depthtrack:/nowhere"], "/nowhere"),
         (["tiny_depth", "datasets=depthtrak"], "data set 'depthtrak'; did you mean 'depthtrack'"),
         (["tiny_depth", "datasets=synthetic_rgdb"], "did you mean 'synthetic_rgb"),
+        (["tiny_depth", "datasets=synthetic_rgbd:/nowhere"], "generated, not read from /nowhere"),
     ],
 )
 def test_command_reports_bad_input_in_one_line(tmp_path, capsys, arguments, message):
@@ -365,6 +375,12 @@ def test_command_reports_bad_input_in_one_line(tmp_path, capsys, arguments, mess
     assert message in error
     assert error.startswith("error: ") and error.count("\n") == 1
     assert not list(tmp_path.rglob("checkpoint*"))
+
+
+def test_a_network_is_compiled_only_where_it_can_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "c++-13")
+    with pytest.raises(UserError, match=r"compile=true needs a C\+\+ compiler .* no c\+\+-13"):
+        run_training.train(SCRATCH.override(["compile=true"]), tmp_path)
 
 
 def test_two_processes_with_half_the_batch_equal_one(base, tmp_path):

@@ -1,7 +1,7 @@
 """Which pairs are drawn, and that resuming and sharding are only a matter of indices."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -98,6 +98,20 @@ def test_frames_are_causal_visible_and_near(visible, gap, seed):
         following = template + 1 + int(np.argmax(visible[template + 1 :]))
         assert following - template > gap
         assert (search - following) < 5
+
+
+def test_images_of_two_sizes_are_refused():
+    class Smaller(PaintedFrames):
+        def aux(self, index):
+            return super().aux(index)[:50]
+
+    class Unregistered(Painted):
+        def __getitem__(self, index):
+            found = super().__getitem__(index)
+            return replace(found, frames=Smaller(found.frames.boxes))
+
+    with pytest.raises(UserError, match=r"painted\d, frame \d+: .* 140x50 pixels, .* 140x100"):
+        make([Unregistered()])[0]
 
 
 def test_every_pair_within_the_gap_can_be_drawn():

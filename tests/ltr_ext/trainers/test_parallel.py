@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ltr_ext.trainers.processes import Processes
+from ltr_ext.trainers.processes import Processes, join_processes
 from srft_plugin.errors import UserError
 
 WORKER = Path(__file__).with_name("parallel_runs.py")
@@ -83,3 +83,12 @@ def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(UserError, match="by 2 processes in 3 parts; take a multiple, such as 12"):
         Processes(0, 2).share(8, accumulate=3)
     assert Processes(1, 2).share(12, accumulate=3) == 6
+
+
+def test_processes_that_cannot_meet_are_told(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match=r"LOCAL_RANK, MASTER_ADDR, MASTER_PORT\); .*torchrun"):
+        join_processes("cpu")
