@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.nn import Parameter
 
 from srft_plugin import transfer
@@ -194,6 +195,8 @@ def update(
             tensors, blocks = _located(some, state, rows, UPDATED)
             tables = sensitivity.tables(some, histograms)
             update_by_table[len(blocks),](tensors, settings, tables, blocks, BLOCK=UPDATED)
+    for operation in operations:  # what is written by its address counts no change of its own
+        increment_version([*operation.parameters, *map(local, operation.parameters)])
 
 
 def _located(

@@ -68,6 +68,19 @@ def test_a_hundred_steps_equal_the_reference(monkeypatch, mode, table):
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
 
 
+def test_weights_written_by_address_count_as_changed():
+    network = small_network().to(DEVICE)
+    optimizer = SRFT(AdamW(network.parameters()), bound_to(network), 5, fused=True)
+    for seed in range(2):
+        set_gradients(network, seed)
+        loss = sum(p.square().sum() for p in network.parameters())
+        before = [p._version for p in network.parameters()]
+        optimizer.step()
+        assert all(p._version > v for p, v in zip(network.parameters(), before, strict=True))
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
 def test_a_step_that_is_flagged_leaves_all_as_it_is():
     network = small_network().to(DEVICE)
     inner = AdamW(network.parameters(), lr=0.1)
