@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltr_ext.admin.files import atomic_write
+from ltr_ext.admin.files import atomic_write, sync
 from ltr_ext.data.normalise import IMAGENET_MEAN, IMAGENET_STD
 from ltr_ext.data.representation import MODALITIES
 from ltr_ext.models.network import TrackingNetwork
@@ -81,8 +81,8 @@ def export(parameters: TrackerParameters, target: Path, format: str = "onnx") ->
         The file. Weights of ONNX above 1.5 GB are in another one, ``<name>.data``, beside it.
 
     Raises:
-        UserError: unknown format, a package that is missing, a folder that cannot be written, or a
-            network for several modalities that nobody says one of.
+        UserError: unknown format, a package that is missing, a folder that cannot be written, an
+            engine, or a network for several modalities that nobody says one of.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
@@ -90,6 +90,11 @@ def export(parameters: TrackerParameters, target: Path, format: str = "onnx") ->
         target = target.with_name(target.name + FORMATS[format])
     if target.suffix != FORMATS[format]:
         raise UserError(f"{target}: the format {format} has the ending {FORMATS[format]}")
+    if parameters.precision is not None:
+        raise UserError(
+            f"{parameters.checkpoint} runs in the engine, which is not what is exported; load it "
+            "without precision"
+        )
     network = parameters.network
     if "modality" in network.input_names and network.metadata.get("modality") not in MODALITIES:
         raise UserError(
@@ -179,9 +184,11 @@ def _write_onnx(onnx: torch.onnx.ONNXProgram, path: Path, name: str) -> None:
         model = Path(folder, name)
         onnx.save(str(model))
         weights = Path(folder, f"{name}.data")
+        for file in filter(Path.exists, (model, weights)):
+            sync(file)  # what does not fit on the disk shows before anything takes its place
+        model.replace(path)
         if weights.exists():
             weights.replace(path.with_name(weights.name))
-        model.replace(path)
 
 
 def _need(*packages: str) -> None:

@@ -36,8 +36,7 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
             mode = partial.stat().st_mode
             write(partial)
             partial.chmod(mode)  # safetensors would let nobody else read it
-            with open(partial, "rb") as file:
-                os.fsync(file.fileno())
+            sync(partial)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -46,6 +45,16 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
             f"cannot write {path}: {error}; free some space or choose another folder. "
             "What was there before is untouched"
         ) from error
+
+
+def sync(path: Path) -> None:
+    """Waits until the file is on the disk.
+
+    Raises:
+        OSError: it does not fit there.
+    """
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 from ltr_ext.models.checkpoint import BUNDLED, load_network
 from ltr_ext.run_training import NETWORK, run_dir
 from pytracking_ext.export import ExportedTracker, export, geometry
-from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint
+from pytracking_ext.parameter.srft import TrackerParameters, from_checkpoint, in_engine
 from pytracking_ext.tracker.srft import SRFTTracker
 from srft_plugin.cli import main
 from srft_plugin.errors import UserError
@@ -111,6 +111,34 @@ def test_weights_of_a_large_network_lie_beside_it(small, tmp_path, monkeypatch, 
     found = session.run(None, {key: value.numpy() for key, value in inputs.items()})
     boxes, _ = reference(network, inputs)
     assert np.abs(found[0] - boxes.numpy()).max() * network.spec.search_size < 0.01
+
+
+def test_a_disk_too_full_for_new_weights_leaves_model_and_weights(
+    small, tmp_path, monkeypatch, recent_torch
+):
+    pytest.importorskip("onnxscript")
+    module = "torch.onnx._internal.exporter._onnx_program"
+    monkeypatch.setattr(f"{module}._LARGE_MODEL_THRESHOLD", 1000)
+    parameters = TrackerParameters(small("ostrack256", depth=1), Path("weights"))
+    export(parameters, tmp_path / "tracker.onnx")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with torch.no_grad():
+        next(parameters.network.parameters()).add_(1)
+
+    def full(path):
+        if path.suffix == ".data":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pytracking_ext.export.sync", full)
+    with pytest.raises(UserError, match="No space left.*untouched"):
+        export(parameters, tmp_path / "tracker.onnx")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_engine_is_not_exported(small, tmp_path):
+    parameters = in_engine(TrackerParameters(small("ostrack256"), Path("weights")), "float32")
+    with pytest.raises(UserError, match="weights runs in the engine.*without precision"):
+        export(parameters, tmp_path / "tracker.onnx")
 
 
 def test_what_torch_cannot_write_as_onnx_is_an_error(small, tmp_path, monkeypatch):
