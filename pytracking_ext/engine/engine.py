@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,14 +41,19 @@ class Turn:
 
     def __enter__(self) -> None:
         self._lock.acquire()
-        if self.device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
-            stream = torch.cuda.current_stream(self.device)
-            if self._stream is not None and stream != self._stream:
-                stream.wait_stream(self._stream)
-            self._stream = stream
+        stream = self._current()
+        if None not in (stream, self._stream) and stream != self._stream:
+            stream.wait_stream(self._stream)
 
     def __exit__(self, *reason: object) -> None:
+        self._stream = self._current() or self._stream
         self._lock.release()
+
+    def _current(self) -> torch.cuda.Stream | None:
+        """The stream that others have to wait for: none on a CPU or while a graph is recorded."""
+        if self.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+            return None
+        return torch.cuda.current_stream(self.device)
 
 
 class Engine(nn.Module):
@@ -56,10 +62,10 @@ class Engine(nn.Module):
     Both branches of a two-branch ViT are one batched product per layer (on a CPU, wide layers have
     their weights packed instead), batch norm is folded into the head's convolutions and its towers
     run side by side; what depends on the template alone is computed when the template changes (when
-    its tensor is another one), and on a GPU every frame is one CUDA graph. One template is known at
-    a time: targets that take turns get right answers, but none of this. Threads wait for each
-    other. The network given stays as it is and is the reference: in float32, boxes agree to 0.05
-    pixels.
+    its tensor is another one, or was written to), and on a GPU every frame is one CUDA graph. One
+    template is known at a time: targets that take turns get right answers, but none of this.
+    Threads wait for each other. The network given stays as it is and is the reference: in float32,
+    boxes agree to 0.05 pixels.
 
     Args:
         network: on the device to run on, in any number format; it is copied to float32.
@@ -83,27 +89,44 @@ class Engine(nn.Module):
         self._exact = self.device.type == "cuda" and self.dtype == torch.float32
         self.network = fuse(copy.deepcopy(network).float().eval(), self.dtype, pack=not compile)
         self._memories = recall.install(self.network)
-        self._template: list[Tensor] = []
+        self._template: list[tuple[Tensor, int]] = []  # each with how often it was written to
         self.turn = Turn(self.device)
-        self._compiled = torch.compile(self._run, dynamic=False) if compile else self._run
+        self._compile = compile
+        self._set_compiled()
         self._graphed = Graphed(self._flat_run)
         self._counts: list[int] = []
         self._largest = sys.maxsize  # batch that fits into memory
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_compiled"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy compiles anew: what is compiled runs the original."""
+        super().__setstate__(state)
+        self._set_compiled()
+
+    def _set_compiled(self) -> None:
+        run = self._run
+        self._compiled = torch.compile(run, dynamic=False) if self._compile else run
+
     @torch.inference_mode()
-    def forward(self, *inputs: Input, recorded: bool = True) -> dict[str, Tensor]:
+    def forward(self, *inputs: Input | None, recorded: bool = True) -> dict[str, Tensor]:
         """What the network answers: ``score_map``, ``size_map``, ``offset_map``, ``pred_boxes``.
 
         Args:
-            inputs: as the network takes them.
+            inputs: as the network takes them; None for those at the end that it can do without.
             recorded: whether a GPU replays a CUDA graph: not where the caller records its own.
 
         Raises:
             UserError: images are not what ``spec`` says, or one sample alone exceeds the memory.
         """
-        if not 1 <= len(inputs) <= len(self.input_names):
+        while inputs and inputs[-1] is None:
+            inputs = inputs[:-1]
+        if not 1 <= len(inputs) <= len(self.input_names) or any(v is None for v in inputs):
+            given = ", ".join("None" if v is None else "a value" for v in inputs)
             raise UserError(
-                f"{self.spec.name}: {len(inputs)} inputs; expected {', '.join(self.input_names)}"
+                f"{self.spec.name}: {len(inputs)} inputs ({given}); expected "
+                f"{', '.join(self.input_names)}"
             )
         size = len(_flat(inputs)[0])
         if size <= self._largest:
@@ -139,11 +162,13 @@ class Engine(nn.Module):
         """Whether the last answer was for this very template, so that the next is sooner."""
         given = _flat([template])
         return len(given) == len(self._template) and all(
-            own is other for own, other in zip(self._template, given, strict=True)
+            own is other and count == recall.version(other)
+            for (own, count), other in zip(self._template, given, strict=True)
         )
 
     def forget(self) -> None:
-        """The template's tensor has other values now."""
+        """The template's tensor has other values now, and torch has not counted the change: it
+        counts none of tensors made in inference mode."""
         self._template = []
 
     def _answer(self, inputs: Sequence[Input], recorded: bool) -> dict[str, Tensor]:
@@ -152,7 +177,7 @@ class Engine(nn.Module):
             self._learn(True)
             outputs = self._run(*inputs)
             self._learn(False)
-            self._template = _flat(inputs[:1])
+            self._template = [(tensor, recall.version(tensor)) for tensor in _flat(inputs[:1])]
             return outputs
         self._counts = [1 if isinstance(value, Tensor) else len(value) for value in inputs]
         if not recorded:

@@ -22,6 +22,7 @@ from pytracking_ext.engine.blocks import (
 )
 from pytracking_ext.engine.heads import DenseHead, FusedHead, InFloat32
 from pytracking_ext.engine.precision import has_kernels
+from srft_plugin.errors import UserError
 
 PRODUCTS = (nn.Linear, nn.Conv2d, PatchLinear, StackedLinear)
 
@@ -37,7 +38,12 @@ def fuse(
             boxes are read from them (but for the first layers of a CENTER head, beside the former).
         pack: on a CPU, arrange the weights of wide layers for its product (``packed``);
             torch.compile wants them as they are.
+
+    Raises:
+        UserError: int8, and a weight is NaN or infinite.
     """
+    if dtype == torch.int8:
+        _check_finite(network)  # the quantised weights would hide it
     network.requires_grad_(False)
     device = next(network.parameters()).device
     by_kernels = has_kernels(device)
@@ -71,6 +77,15 @@ def fuse(
     if dtype != torch.float32:
         network.box_head = InFloat32(network.box_head)
     return network
+
+
+def _check_finite(network: TrackingNetwork) -> None:
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(
+                f"{network.spec.name}: {name} is not finite, so it has no int8 form; its training "
+                "has diverged"
+            )
 
 
 def _replace_linear(

@@ -42,8 +42,11 @@ class Int8Linear(nn.Module):
 
         # Without VNNI, products are added in pairs in 16 bits, which eight bits of input overflow.
         self.reduce_range = not torch.cpu._is_vnni_supported()
+        self.out_features = layer.out_features
 
     def forward(self, tokens: Tensor) -> Tensor:
+        if not tokens.numel():  # the operator finds no range in them
+            return tokens.new_empty(*tokens.shape[:-1], self.out_features)
         return torch.ops.quantized.linear_dynamic(tokens, self.packed, self.reduce_range)
 
 

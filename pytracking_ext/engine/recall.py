@@ -60,6 +60,11 @@ class Recall:
         return answers[turn]
 
 
+def version(tensor: Tensor) -> int:
+    """How often it was written to; 0 for those made in inference mode, which do not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def install(network: TrackingNetwork) -> list[Recall]:
     """Makes the parts of ``network`` that see one image at a time recall the template's answer.
 

@@ -40,6 +40,18 @@ def test_a_second_initialisation_forgets_the_first(parameters, white_square):
     assert run(tracker, white_square()) == run(fresh, white_square())
 
 
+def test_without_a_target_there_is_nothing_to_track(parameters, white_square):
+    tracker, frames = SRFTTracker(parameters), white_square().frames
+    with pytest.raises(UserError, match="no target: initialise it"):
+        tracker.track(frames.rgb(0))
+    tracker.initialize(frames.rgb(0), {"init_bbox": (70, 50, 20, 20)})
+    tracker.track(frames.rgb(1))
+    with pytest.raises(UserError, match="modality 'depht'"):  # after a good box
+        tracker.initialize(frames.rgb(0), {"init_bbox": (10, 10, 20, 20), "modality": "depht"})
+    with pytest.raises(UserError, match="no target: initialise it"):
+        tracker.track(frames.rgb(2))
+
+
 def test_a_batch_gives_what_single_steps_give(parameters, white_square):
     sequences = [white_square(str(speed), speed=speed) for speed in (1, 3, -1)]
     alone = [run(SRFTTracker(parameters), sequence) for sequence in sequences]

@@ -96,14 +96,25 @@ def load(
 def in_engine(parameters: TrackerParameters, precision: str) -> TrackerParameters:
     """The same tracker with the engine (``pytracking_ext.engine``) in place of its network.
 
+    Returns:
+        Its ``precision`` is what it runs in: float32 where the device lacks the one asked for.
+
     Raises:
-        UserError: unknown precision.
+        UserError: unknown precision, or it runs in an engine already.
     """
+    from pytracking_ext.engine import PRECISIONS  # only where it is asked for
+    from pytracking_ext.engine.recall import version
+
+    if parameters.precision is not None:
+        raise UserError(
+            f"{parameters.checkpoint} runs in the engine already, in {parameters.precision}; load "
+            "it without precision first"
+        )
     network = parameters.network
-    values = (*network.parameters(), *network.buffers())
-    # Those made in inference mode do not count their changes.
-    weights = tuple((v, 0 if v.is_inference() else v._version) for v in values)
-    return replace(parameters, network=_engine(network, weights, precision), precision=precision)
+    weights = tuple((v, version(v)) for v in (*network.parameters(), *network.buffers()))
+    engine = _engine(network, weights, precision)
+    usable = next(name for name, dtype in PRECISIONS.items() if dtype == engine.dtype)
+    return replace(parameters, network=engine, precision=usable)
 
 
 def from_checkpoint(
@@ -164,6 +175,6 @@ def _network(path: Path, modified_ns: int, device: str) -> nn.Module:
 @functools.lru_cache(maxsize=4)
 def _engine(network: nn.Module, weights: tuple, precision: str) -> nn.Module:
     """Engine of a network; ``weights``, buffers too, makes one that has changed a new one."""
-    from pytracking_ext.engine import Engine  # only where it is asked for
+    from pytracking_ext.engine import Engine
 
     return Engine(network, precision)

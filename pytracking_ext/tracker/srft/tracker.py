@@ -91,6 +91,7 @@ class SRFTTracker:
             UserError: the box is not finite, has no area, or lies outside the image; the auxiliary
                 image is none of that modality.
         """
+        self._templates = []  # until all of the new one is in order
         self.box = checked_box(info["init_bbox"], image.shape)
         self._frame = 0
         self._camera = modality = info.get("modality") or self.network.metadata.get("modality")
@@ -282,9 +283,11 @@ def track_together(
         The answer of each tracker, as :meth:`SRFTTracker.track` gives it.
 
     Raises:
-        UserError: an auxiliary image of another size, or a network that answers with NaN; no
-            tracker has moved then.
+        UserError: a tracker that is not initialised, an auxiliary image of another size, or a
+            network that answers with NaN; no tracker has moved then.
     """
+    if not all(tracker._templates for tracker in trackers):
+        raise UserError("a tracker has no target: initialise it with a frame and a box first")
     first = trackers[0]
     spec = first.spec
 

@@ -127,6 +127,20 @@ def test_copies_answer_alike_and_remember_apart(copied, precision, small, images
         assert difference(own(*others), expected) > 1e-4
 
 
+def test_a_copy_of_a_compiled_engine_runs_its_own_network(small, images, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **_: made.append(function.__self__) or function
+    )
+    engine = Engine(small("ostrack256"), compile=True)
+    twins = [copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))]
+    assert all(a is b for a, b in zip(made, [engine, *twins], strict=True))
+    inputs = images(engine, 1, 1)
+    for own in (engine, *twins):
+        for _ in range(2):
+            assert difference(own(*inputs), engine(*inputs)) < 1e-5
+
+
 def test_streams_take_turns(monkeypatch):
     class Stream:
         def __init__(self):
@@ -143,6 +157,15 @@ def test_streams_take_turns(monkeypatch):
         with turn:
             pass
     assert second.waited == [first] and first.waited == [second]
+    third = stream = Stream()
+    with turn:
+        stream = Stream()  # on which a recording is tried out
+        with turn:
+            pass
+        stream = third
+    stream = Stream()
+    with turn:
+        assert stream.waited == [third]
 
 
 def test_what_depends_on_the_template_alone_is_computed_once(small, images):
@@ -157,6 +180,18 @@ def test_what_depends_on_the_template_alone_is_computed_once(small, images):
     assert seen == [32, 64, 64]
     engine(template.clone(), search)
     assert seen == [32, 64, 64, 32, 64]
+
+
+def test_a_template_that_was_written_to_is_another(small, images):
+    network = small("two_branch_ostrack256")
+    engine = Engine(network)
+    template, search = images(network, 1, 1)
+    other, _ = images(network, 1, 2)
+    engine(template, search)
+    template.copy_(other)
+    assert not engine.recalls(template)
+    with torch.inference_mode():
+        assert difference(engine(template, search), network(template, search)) < 1e-5
 
 
 def test_the_network_itself_is_untouched(small, images):
@@ -179,9 +214,32 @@ def test_a_network_in_another_number_format_is_taken(dtype, precision, small, im
     assert {answer[name].dtype for name in MAPS} == {torch.float32}
 
 
-def test_an_empty_batch_has_an_empty_answer(small, images):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_an_empty_batch_has_an_empty_answer(precision, small, images):
     network = small("two_branch_ostrack256")
-    assert len(Engine(network)(*images(network, 0, 1))["pred_boxes"]) == 0
+    assert len(Engine(network, precision)(*images(network, 0, 1))["pred_boxes"]) == 0
+
+
+@NEEDS_INT8
+@pytest.mark.parametrize("name", ["box_head.conv1_ctr.0.weight", "backbone.blocks.0.mlp.fc1.bias"])
+def test_weights_that_are_not_finite_have_no_int8_form(name, small):
+    network = small("ostrack256")
+    network.state_dict()[name].view(-1)[0] = float("nan")
+    with pytest.raises(UserError, match=f"{name} is not finite.* diverged"):
+        Engine(network, "int8")
+
+
+def test_inputs_that_a_network_can_do_without_may_be_none(small, images):
+    network = small("two_branch_sutrack_t224")
+    engine = Engine(network)
+    template, search, *_ = images(network, 1, 1)
+    rest = [None] * (len(network.input_names) - 2)
+    with torch.inference_mode():
+        for _ in range(2):
+            expected = network(template, search)
+            assert difference(engine(template, search, *rest), expected) < 1e-5
+    with pytest.raises(UserError, match=r"2 inputs \(None, a value\); expected template, search"):
+        engine(None, search)
 
 
 def test_threads_that_share_an_engine_get_their_own_answers(small, images, monkeypatch):
@@ -305,6 +363,14 @@ def test_an_engine_is_made_anew_when_the_weights_have_changed(small):
     assert in_engine(parameters, "float32").network is first
     parameters.network.load_state_dict(small("ostrack256").state_dict())
     assert in_engine(parameters, "float32").network is not first
+
+
+def test_parameters_say_what_the_engine_runs_in_and_are_given_it_once(small):
+    network = small("ostrack256")
+    parameters = in_engine(TrackerParameters(network, Path("weights")), "float16")  # a GPU's
+    assert parameters.settings["precision"] == "float32"
+    with pytest.raises(UserError, match="weights runs in the engine already, in float32"):
+        in_engine(parameters, "float32")
 
 
 @torch.inference_mode()
@@ -464,9 +530,9 @@ def test_images_of_another_shape_are_errors_and_leave_the_engine_usable(small, i
     for wrong in ((template, template), (search, search), (template[:, :3], search)):
         with pytest.raises(UserError, match="has shape"):
             engine(*wrong)
-    with pytest.raises(UserError, match="3 inputs; expected template, search"):
+    with pytest.raises(UserError, match="3 inputs .*; expected template, search"):
         engine(template, search, search)
-    with pytest.raises(UserError, match="0 inputs; expected template, search"):
+    with pytest.raises(UserError, match="0 inputs .*; expected template, search"):
         engine()
     assert difference(engine(template, search), network(template, search)) < 1e-5
 

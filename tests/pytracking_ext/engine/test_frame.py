@@ -19,6 +19,7 @@ from pytracking_ext.engine import Engine, frame
 from pytracking_ext.engine.crop import crop_window, sample_target
 from pytracking_ext.engine.frame import FramePath, clip_box
 from pytracking_ext.engine.graph import Graphed
+from pytracking_ext.engine.recall import version
 from pytracking_ext.parameter.srft import TrackerParameters
 from pytracking_ext.tracker.srft import SRFTTracker
 from pytracking_ext.tracker.srft import tracker as host
@@ -192,7 +193,8 @@ def test_two_targets_share_an_engine(network, monkeypatch):
 
         def __call__(self, *inputs):
             path = self.function.__self__
-            path.engine._template = [path._fixed["template"]]
+            template = path._fixed["template"]
+            path.engine._template = [(template, version(template))]
             return self.function(*inputs)
 
     monkeypatch.setattr(frame, "Graphed", Recording)
