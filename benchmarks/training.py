@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from ltr_ext.actors.tracking import TrackingActor, to_device
 from ltr_ext.data.loader import make_loader
+from ltr_ext.dataset.training_sets import training_pairs
 from ltr_ext.models.network import TrackingNetwork
 from ltr_ext.models.registry import build_network
 from ltr_ext.recipe import Recipe
-from ltr_ext.run_training import training_pairs
 from ltr_ext.timing import single_step, smallest_times
 from srft_plugin.schedule import MAX_SENSITIVITY
 from srft_plugin.tuning.trainable import select_trainable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,3 +74,8 @@ def make_loader(
         prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # or a new iterator would draw from that of the training
     )
+
+
+def even_batch(samples: int, most: int) -> int:
+    """Size of the fewest batches that hold ``samples``, ``most`` in each, all but a few of them."""
+    return samples // math.ceil(samples / most)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ltr_ext.admin.environment import DATASETS, environment
+from ltr_ext.data.sampler import PairDataset
 from ltr_ext.dataset.registry import open_dataset
 from ltr_ext.dataset.synthetic import SceneOptions, Synthetic, SyntheticStills
+from ltr_ext.models.network import TrackingNetwork
+from ltr_ext.recipe import Recipe
 from srft_plugin.errors import UserError, unknown
 
 # Look-alikes at another depth and failing light: what only the second camera can resolve.
@@ -45,3 +48,25 @@ def open_training_sets(names: tuple[str, ...]) -> list:
         else:
             sets.append(open_dataset(name, root or environment().get(name), part or "train"))
     return sets
+
+
+def training_pairs(
+    recipe: Recipe,
+    names: tuple[str, ...],
+    network: TrackingNetwork,
+    samples: int,
+    seed: int,
+    ratios: tuple[float, ...] = (),
+) -> PairDataset:
+    """Pairs from the data sets ``names``, drawn for ``network`` as the recipe says."""
+    return PairDataset(
+        open_training_sets(names),
+        ratios or None,
+        network.spec,
+        samples,
+        seed,
+        recipe.max_gap,
+        recipe.centre_jitter,
+        recipe.scale_jitter,
+        skip_unreadable=recipe.skip_unreadable,
+    )

@@ -16,8 +16,10 @@ from tqdm import tqdm
 from ltr_ext.actors.tracking import to_device
 from ltr_ext.admin.files import read_object, write_text
 from ltr_ext.data.loader import make_loader
+from ltr_ext.dataset.training_sets import training_pairs
 from ltr_ext.models.checkpoint import load_network
-from ltr_ext.run_training import base_file, run_prior, trainable_network, training_pairs
+from ltr_ext.priors import run_prior
+from ltr_ext.run_training import base_file, trainable_network
 from ltr_ext.timing import single_step, smallest_times
 from ltr_ext.trainers.processes import Processes
 from pytracking_ext.analysis.tables import Table

@@ -11,8 +11,9 @@ import torch
 from ltr_ext.admin.files import atomic_write
 from ltr_ext.models.checkpoint import load_network
 from ltr_ext.models.network import TrackingNetwork
+from ltr_ext.priors import has_prior, source_prior
 from ltr_ext.recipe import Recipe
-from ltr_ext.run_training import base_file, has_prior, source_prior
+from ltr_ext.run_training import base_file
 from srft_plugin.prior import Prior
 
 from .plan import VARIANTS, Budget, Cell, recipe

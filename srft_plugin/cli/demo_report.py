@@ -132,7 +132,7 @@ def _training_plot(demo) -> bytes:
 
 
 def _sensitivity_plot(demo) -> bytes:
-    from ltr_ext.run_training import PRIORS
+    from ltr_ext.priors import PRIORS
     from srft_plugin.plots import sensitivity_map
     from srft_plugin.prior import Prior
 

@@ -83,8 +83,9 @@ def _sensitivity(arguments: argparse.Namespace) -> int:
 
     from ltr_ext.admin.files import atomic_write
     from ltr_ext.models.checkpoint import load_network
+    from ltr_ext.priors import PRIORS, source_prior
     from ltr_ext.recipe import load_recipe
-    from ltr_ext.run_training import PRIORS, base_file, source_prior
+    from ltr_ext.run_training import base_file
     from srft_plugin.plots import sensitivity_map
     from srft_plugin.prior import Prior
 
@@ -156,7 +157,7 @@ def _weighted_distance(arguments: argparse.Namespace) -> int:
     """Draw the mean weight distance of the operations, weighted by their prior sensitivity, over
     the checkpoints that runs have kept (keep=100 in a recipe keeps 100)."""
     from ltr_ext.admin.files import atomic_write
-    from ltr_ext.run_training import PRIORS
+    from ltr_ext.priors import PRIORS
     from ltr_ext.trainers.settings import FILE
     from srft_plugin.plots import weighted_distance_curves
     from srft_plugin.prior import Prior

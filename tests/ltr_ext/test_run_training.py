@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -14,6 +13,7 @@ import torch
 import ltr_ext.run_training as run_training
 from ltr_ext.models.checkpoint import load_network
 from ltr_ext.models.registry import build_network
+from ltr_ext.priors import PRIORS
 from ltr_ext.recipe import Recipe, load_recipe
 from ltr_ext.trainers.processes import Processes
 from ltr_ext.trainers.trainer import Trainer
@@ -65,7 +65,7 @@ def test_efficient_tuning_with_the_backbone_under_srft(peer, base, tmp_path):
     """Table VIII, on generated videos: all that trains moves, all else stays as in the base."""
     settings = [f"network={peer}_tiny", "trainable=peft+backbone", f"base={base}", "epochs=1"]
     network = load_network(run_training.train(TUNE.override(settings), tmp_path))
-    operations = Prior.load(tmp_path / run_training.PRIORS[Prior]).sensitivity()
+    operations = Prior.load(tmp_path / PRIORS[Prior]).sensitivity()
     assert any(value > 0 for value in operations.values())
     select_trainable(network, "peft+backbone")
     before = weights(base)
@@ -203,66 +203,6 @@ def test_head_and_positions_stay_and_the_rest_moves(base, tmp_path):
     frozen = {name for name in tuned if name.startswith("box_head") or "pos_embed" in name}
     assert not moved & frozen
     assert {"backbone.blocks_aux.0.attn.qkv.weight", "backbone.fusion.3.mlp.fc2.bias"} <= moved
-
-
-def test_too_few_prior_samples_are_refused_before_any_is_read(base, monkeypatch):
-    monkeypatch.setattr(run_training, "training_pairs", None)
-    recipe = TUNE.override(["prior_samples=17", "top_k=17"])  # of which whole batches hold 16
-    with pytest.raises(UserError, match="prior_samples 17, 16 of them .* lower top_k"):
-        run_training.source_prior(recipe, load_network(base), torch.device("cpu"))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        [],  # but other weights
-        ["source=synthetic_rgbd"],
-        ["prior_samples=12"],
-        ["top_k=3"],
-        ["seed=5"],
-        ["scale_jitter=1.0"],
-        ["prior=given.safetensors"],
-    ],
-)
-def test_prior_of_other_weights_or_settings_is_not_reused(base, tmp_path, monkeypatch, changes):
-    """A run that ended before its first checkpoint may begin again with others."""
-    monkeypatch.chdir(tmp_path)
-    device, network = torch.device("cpu"), load_network(base)
-
-    def prior(recipe):
-        return run_training.run_prior(recipe, network, network, tmp_path, device, Processes())
-
-    recipe = TUNE.override(["prior_samples=14"])
-    run_training.source_prior(TUNE, network, device).save("given.safetensors")
-    first, again = prior(recipe), prior(recipe)
-    if not changes:
-        network.backbone.pos_embed_x.data.mul_(2)
-    other = prior(recipe.override(changes))
-    name = "backbone.blocks.0.attn.qkv"
-    assert torch.equal(first.spectra[name], again.spectra[name])
-    assert not torch.equal(first.spectra[name], other.spectra[name])
-    monkeypatch.setattr(run_training, "source_prior", None)  # would fail if it were called
-    assert torch.equal(prior(recipe.override(changes)).spectra[name], other.spectra[name])
-
-
-def test_a_given_prior_by_another_method_is_not_taken_for_the_runs_own(base, tmp_path):
-    device, network = torch.device("cpu"), load_network(base)
-    prior = run_training.source_prior(TUNE, network, device)
-    given = replace(prior, metadata=prior.metadata | {"method": "lanczos"})
-    given.save(tmp_path / "given.safetensors")
-
-    def method(*overrides):
-        recipe = TUNE.override(list(overrides))
-        prior = run_training.run_prior(recipe, network, network, tmp_path, device, Processes())
-        return prior.metadata["method"]
-
-    assert method(f"prior={tmp_path / 'given.safetensors'}") == "lanczos"
-    assert method() == "fisher"
-
-
-def test_batches_are_as_many_as_needed_and_even():
-    sizes = [run_training.even_batch(*pair) for pair in ((512, 192), (6, 4), (3, 16), (64, 16))]
-    assert sizes == [170, 3, 3, 16]
 
 
 @pytest.mark.parametrize("regularizer", ["srft:transfer", "l2sp", "ewc"])

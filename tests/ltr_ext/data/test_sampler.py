@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltr_ext.data.augment import Augmentation
-from ltr_ext.data.loader import make_loader
+from ltr_ext.data.loader import even_batch, make_loader
 from ltr_ext.data.sampler import PairDataset, choose_frames, frames_before
 from ltr_ext.dataset.sequence import Sequence
 from ltr_ext.models.network import NetworkSpec
@@ -350,3 +350,8 @@ def test_wrong_mixtures_are_errors(datasets, ratios, message):
 def test_an_epoch_without_a_batch_is_an_error():
     with pytest.raises(UserError, match="no batch of 30"):
         make_loader(make(), 30)
+
+
+def test_batches_are_as_many_as_needed_and_even():
+    sizes = [even_batch(*pair) for pair in ((512, 192), (6, 4), (3, 16), (64, 16))]
+    assert sizes == [170, 3, 3, 16]

@@ -15,7 +15,8 @@ import pytest
 
 from ltr_ext.models.checkpoint import load_network, save_network
 from ltr_ext.models.registry import build_network
-from ltr_ext.run_training import base_file, given_prior
+from ltr_ext.priors import given_prior
+from ltr_ext.run_training import base_file
 from pytracking_ext.study import cost, priors
 from pytracking_ext.study.cell import cell_origin, run_cell
 from pytracking_ext.study.cost import cost_table, write_costs
