@@ -175,7 +175,8 @@ def _weighted_distance(arguments: argparse.Namespace) -> int:
 
 def _distances_of_run(folder: Path, prior: Prior) -> list[tuple[int, float]]:
     """Step and sensitivity-weighted distance from the start, for every checkpoint in ``folder``."""
-    from ltr_ext.run_training import base_file, load_network, trainable_network
+    from ltr_ext.models.checkpoint import load_network
+    from ltr_ext.run_training import base_file, trainable_network
     from ltr_ext.trainers.checkpoints import CheckpointFolder
     from ltr_ext.trainers.settings import read_recipe
     from srft_plugin.groups import operation_groups
@@ -215,14 +216,11 @@ def _sparsity(arguments: argparse.Namespace) -> int:
 
     from ltr_ext.actors.tracking import TrackingActor, to_device
     from ltr_ext.admin.files import atomic_write
+    from ltr_ext.data.loader import make_loader
+    from ltr_ext.dataset.training_sets import training_pairs
+    from ltr_ext.models.checkpoint import load_network
     from ltr_ext.recipe import load_recipe
-    from ltr_ext.run_training import (
-        base_file,
-        load_network,
-        make_loader,
-        trainable_network,
-        training_pairs,
-    )
+    from ltr_ext.run_training import base_file, trainable_network
     from srft_plugin.groups import operation_groups
     from srft_plugin.plots import gradient_sparsity
 
